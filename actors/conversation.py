@@ -1,0 +1,265 @@
+"""The conversation actor: one contact on one endpoint, one message at a time (promise SINGLE-WRITER).
+
+Owns the state of one conversation while it is resident, and the turn: receive ▸ decide ▸ journal ▸ evolve ▸ answer. Must not know what a
+webhook, a provider or a socket is; what is decided is `protocol.machines.conversation`'s.
+
+Theory of operation. A turn takes up to TURN envelopes. Each is decided on the state the one before it led to; all their events are one
+append with the version the turn began at. The state becomes the turn's only when the append stands, so a refused turn costs nothing but
+forgetting it:
+
+* `Duplicate`: some items were recorded before. They are answered as such, the rest is decided anew.
+* `VersionConflict`, or an append whose outcome is unknown: the state is read again first.
+* `AliasTaken`: an id of the contact leads elsewhere. Everything goes back to be routed again.
+* `Fenced`: another process owns the conversation. The senders are told; this one may not continue.
+
+Dedupe ids of recent items are remembered so that a provider's repetition does not cost a refused commit; the database decides.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from actors import projection
+from actors.journal import Journal
+from actors.ports import (
+    DUPLICATE,
+    INBOUND,
+    RECEIPTS,
+    RECORDED,
+    Answer,
+    Contended,
+    Deliver,
+    Moved,
+    NotOwner,
+    Recorded,
+    Relearner,
+    Surrender,
+    Surrendered,
+    TakeOver,
+)
+from protocol.commands import RecordReceipt
+from protocol.events import ContactIdentified, ConversationEvent, decode, encode, kind_of
+from protocol.machines import conversation as machine
+from protocol.machines import timeline
+from protocol.outcomes import Rejected
+from store.contract import (
+    AliasTaken,
+    Append,
+    Committed,
+    Duplicate,
+    Fenced,
+    NewEvent,
+    RawWebhook,
+    Store,
+    StoreUnavailable,
+    VersionConflict,
+)
+from supervisor import Actor, Envelope, MailboxLimits
+
+TURN = 64
+"""Envelopes decided in one turn: a batched webhook or a burst of receipts is one append, and no turn grows without bound."""
+
+DECISIONS = 5
+"""How often a turn is decided anew before it is given up. Two suffice unless several processes fight over one database."""
+
+SNAPSHOT_EVERY = 64
+"""Versions between snapshots: a returning conversation folds at most this many events, some 0.3 ms."""
+
+SEEN = 256
+"""Dedupe ids remembered. Meta repeats within seconds to minutes; what is older the database refuses."""
+
+LIMITS = MailboxLimits((64, 1000, 1000, 3000))
+"""Room in the lanes control, inbound, outbound, receipts: there are three receipts to each message."""
+
+
+def lane_of(command: object) -> tuple[int, int]:
+    """Return the lane and the rank of a provider's command: receipts come after messages, and among themselves by status."""
+    if isinstance(command, RecordReceipt):
+        return RECEIPTS, timeline.RANK[command.status] if command.status else 0
+    return INBOUND, 0
+
+
+class _Turn:
+    """What a turn would do: gathered while deciding, dropped when refused."""
+
+    __slots__ = ("answers", "causes", "dedupe", "events", "state", "webhooks")
+
+    def __init__(self, state: machine.State) -> None:
+        self.state = state
+        self.events: list[ConversationEvent] = []
+        self.causes: list[str | None] = []
+        self.dedupe: dict[bytes, None] = {}
+        self.webhooks: dict[str, RawWebhook] = {}
+        self.answers: list[tuple[Envelope, Answer]] = []
+
+
+class Conversation(Actor):
+    """One conversation. Envelopes carry `Deliver`, `Surrender` or `TakeOver`."""
+
+    __slots__ = ("_journal", "_known", "_relearner", "_seen", "_state", "_store", "_tenant", "_version", "id")
+
+    batch = TURN
+
+    def __init__(self, tenant: str, conversation: str, journal: Journal, store: Store, relearner: Relearner) -> None:
+        self.id = conversation
+        self._tenant = tenant
+        self._journal = journal
+        self._store = store
+        self._relearner = relearner
+        self._state = machine.INITIAL
+        self._version = 0
+        self._known = False
+        self._seen: dict[bytes, None] = {}
+
+    async def started(self) -> None:
+        """Come to life knowing nothing: the first turn reads, so that a database that is away is no crash."""
+
+    async def turn(self, envelopes: Sequence[Envelope]) -> None:
+        """Decide and commit all of `envelopes`; answer each."""
+        try:
+            await self._settle(envelopes)
+        except StoreUnavailable as error:
+            self._known = False
+            for envelope in envelopes:
+                if not envelope.settled:
+                    envelope.fail(error)
+
+    async def _settle(self, envelopes: Sequence[Envelope]) -> None:
+        for _ in range(DECISIONS):
+            if not self._known:
+                await self._load()
+            await self._recall(envelopes)
+            turn = self._decide(envelopes)
+            if not turn.events:
+                self._answer(turn)
+                return
+            match await self._journal.append(self._append(turn), tuple(turn.webhooks.values())):
+                case Committed():
+                    self._become(turn)
+                    self._answer(turn)
+                    return
+                case Duplicate(keys=keys):
+                    self._remember(keys)
+                case VersionConflict():
+                    self._known = False
+                case AliasTaken(external_id=external_id, conversation=elsewhere):
+                    for envelope in envelopes:
+                        envelope.answer(Moved(elsewhere, external_id))
+                    return
+                case Fenced(partition=partition):
+                    self._known = False
+                    for envelope in envelopes:
+                        envelope.fail(NotOwner(f"partition {partition} has another owner"))
+                    return
+        self._known = False
+        for envelope in envelopes:
+            envelope.fail(Contended(f"{self.id} kept changing"))
+
+    async def _load(self) -> None:
+        [stream] = await self._store.load_streams([self.id])
+        state = machine.decode_snapshot(stream.snapshot) if stream.snapshot is not None else None
+        tail = stream.tail
+        if state is None:
+            state = machine.INITIAL
+            if stream.snapshot_version:  # written by another release: fold everything
+                tail = tuple(await self._store.read_stream(self._tenant, self.id, limit=stream.version))
+        for event in tail:
+            state = machine.evolve(state, decode(event.body))
+        self._state, self._version, self._known = state, stream.version, True
+
+    async def _recall(self, envelopes: Sequence[Envelope]) -> None:
+        """Look up what these commands need and the state has forgotten (`timeline.wants_recall`)."""
+        line = self._state.timeline
+        if not line.forgot:
+            return
+        wanted: dict[str, None] = {}
+        for envelope in envelopes:
+            message = envelope.message
+            if isinstance(message, Deliver) and isinstance(message.happened.command, timeline.Command):
+                message_id = timeline.wants_recall(line, message.happened.command)
+                if message_id is not None:
+                    wanted[message_id] = None
+        if not wanted:
+            return
+        for found in await self._store.find_messages(self._tenant, list(wanted)):
+            if found.conversation == self.id:
+                line = timeline.recall(line, found.message_id, found.status, recorded=found.seq is not None)
+        self._state = msgspec.structs.replace(self._state, timeline=line)
+
+    def _decide(self, envelopes: Sequence[Envelope]) -> _Turn:
+        turn = _Turn(self._state)
+        for envelope in envelopes:
+            match envelope.message:
+                case Deliver(happened=happened, dedupe=dedupe, webhook=webhook):
+                    answer: Answer = self._apply(turn, happened, dedupe, webhook.id)
+                    if answer is RECORDED:
+                        turn.webhooks[webhook.id] = webhook
+                case Surrender(into=into, endpoint=endpoint, at=at):
+                    answer = self._apply(turn, machine.MergeInto(into, endpoint, at), None, None)
+                    if not isinstance(answer, Moved):
+                        answer = Surrendered(turn.state.identity.contact)
+                case TakeOver(other=other, contact=contact, endpoint=endpoint, dedupe=dedupe, at=at):
+                    answer = self._apply(turn, machine.Absorb(other, contact, endpoint, at), dedupe, None)
+            turn.answers.append((envelope, answer))
+        return turn
+
+    def _apply(
+        self, turn: _Turn, command: machine.Command, dedupe: bytes | None, cause: str | None
+    ) -> Recorded | Moved:
+        if dedupe is not None and (dedupe in self._seen or dedupe in turn.dedupe):
+            return DUPLICATE
+        events = machine.decide(turn.state, command)
+        if isinstance(events, Rejected):
+            return Moved(events.detail)
+        if not events:
+            return DUPLICATE
+        if dedupe is not None:
+            turn.dedupe[dedupe] = None
+        state = turn.state
+        for event in events:
+            state = machine.evolve(state, event)
+        turn.state = state
+        turn.events.extend(events)
+        turn.causes.extend([cause] * len(events))
+        return RECORDED
+
+    def _append(self, turn: _Turn) -> Append:
+        partition, epoch = self._journal.place(self.id)
+        endpoint = turn.state.endpoint
+        version = self._version + len(turn.events)
+        due = version // SNAPSHOT_EVERY != self._version // SNAPSHOT_EVERY
+        return Append(
+            tenant=self._tenant,
+            stream=self.id,
+            partition=partition,
+            epoch=epoch,
+            expected=self._version,
+            events=tuple(
+                NewEvent(kind_of(event), encode(event), event.at, cause)
+                for event, cause in zip(turn.events, turn.causes, strict=True)
+            ),
+            endpoint=endpoint,
+            dedupe=tuple(turn.dedupe),
+            aliases=projection.aliases(endpoint, turn.events),
+            messages=projection.messages(turn.events),
+            conversation=projection.conversation(self._state, turn.state, turn.events),
+            snapshot=machine.encode_snapshot(turn.state) if due else None,
+        )
+
+    def _become(self, turn: _Turn) -> None:
+        self._state = turn.state
+        self._version += len(turn.events)
+        self._remember(turn.dedupe)
+        for event in turn.events:
+            if isinstance(event, ContactIdentified):
+                self._relearner.relearn(self._tenant, turn.state.endpoint, self.id, event.added, event.removed)
+
+    def _answer(self, turn: _Turn) -> None:
+        for envelope, answer in turn.answers:
+            envelope.answer(answer)
+
+    def _remember(self, keys: "Sequence[bytes] | dict[bytes, None]") -> None:
+        seen = self._seen
+        seen.update(dict.fromkeys(keys))
+        while len(seen) > SEEN:
+            del seen[next(iter(seen))]

@@ -1,0 +1,44 @@
+"""`parley`: the commands, put together."""
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from gateway.cli.configuration import config
+from gateway.cli.migrate import migrate
+from gateway.cli.serve import serve
+from gateway.cli.tenants import key, tenant
+
+app = typer.Typer(
+    name="parley",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+    help="Parley: an actor-based realtime messaging gateway.",
+)
+app.command()(serve)
+app.command()(migrate)
+app.add_typer(tenant, name="tenant")
+app.add_typer(key, name="key")
+app.command()(config)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(importlib.metadata.version("parley-gateway"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Parley: an actor-based realtime messaging gateway."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,149 @@
+"""Which messages the conversation knows, and how far each outbound one came.
+
+Rules:
+
+1. FORWARD-ONLY. A message's status is the highest rank of all receipts seen for it, in whatever order they come. The ranks are a total order
+   (sent < failed < delivered < read < played), so any order of the same receipts ends at the same status. `failed` outranks `sent`,
+   and a `delivered` proves a `failed` wrong.
+2. Every raw receipt becomes an event, also one that changes nothing, also one whose status word nobody knows.
+3. A receipt may come before its message. It waits; the message is recorded with the status that waited for it.
+4. A message id is recorded once.
+
+Theory of operation. A conversation may grow for years and its state must not: only the newest REMEMBERED messages and the newest REMEMBERED
+waiting receipts are held. `forgot` says that older ones exist in the read model; then `wants_recall` names the message a command needs to
+know about, the actor looks it up, and `recall` puts it back before the command is decided. Recalling is no event: what was recalled can always be
+looked up again.
+"""
+
+import msgspec
+
+from protocol.commands import EditMessage, ReceiptStatus, ReceiveMessage, RecordReceipt, RevokeMessage
+from protocol.events import MessageEdited, MessageRecorded, MessageRevoked, ReceiptRecorded
+
+REMEMBERED = 128
+"""Messages, and waiting receipts, held in memory: receipts nearly always follow within the last few dozen messages, and copying a dict of
+this size for each event costs below a microsecond."""
+
+RANK: dict[ReceiptStatus, int] = {"sent": 10, "failed": 20, "delivered": 30, "read": 40, "played": 50}
+"""Stored in the read model, so never renumbered; the gaps are for the states of our own sends."""
+STATUS: dict[int, ReceiptStatus] = {rank: status for status, rank in RANK.items()}
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`messages`: rank of each remembered message's status (0: none). `waiting`: rank of each receipt whose message is not known."""
+
+    messages: dict[str, int] = {}
+    waiting: dict[str, int] = {}
+    forgot: bool = False
+
+
+INITIAL = State()
+
+Command = ReceiveMessage | EditMessage | RevokeMessage | RecordReceipt
+Event = MessageRecorded | MessageEdited | MessageRevoked | ReceiptRecorded
+
+
+def wants_recall(state: State, command: Command) -> str | None:
+    """Return the message id that has to be looked up before `command` can be decided, or None."""
+    if not state.forgot:
+        return None
+    match command:
+        case RecordReceipt(message_id=message_id):
+            known = message_id in state.messages or message_id in state.waiting
+            return None if known else message_id
+        case ReceiveMessage(message_id=message_id, outbound=True):
+            known = message_id in state.messages or message_id in state.waiting
+            return None if known else message_id
+        case _:
+            return None
+
+
+def recall(state: State, message_id: str, status: int, *, recorded: bool) -> State:
+    """Return the state with what the read model knows of `message_id`: its status' rank, and whether the message itself is recorded."""
+    if recorded:
+        return msgspec.structs.replace(state, messages={**state.messages, message_id: status})
+    return msgspec.structs.replace(state, waiting={**state.waiting, message_id: status})
+
+
+def decide(state: State, command: Command, at: int) -> list[Event]:
+    """Return what happens; nothing for a message already recorded."""
+    match command:
+        case RecordReceipt():
+            return [_receipt(state, command, at)]
+        case ReceiveMessage():
+            if command.message_id in state.messages:
+                return []
+            rank = max(state.waiting.get(command.message_id, 0), RANK[command.status] if command.status else 0)
+            return [
+                MessageRecorded(
+                    at=at,
+                    message_id=command.message_id,
+                    content=command.content,
+                    origin=command.origin,
+                    outbound=command.outbound,
+                    context=command.context,
+                    referral=command.referral,
+                    problems=command.problems,
+                    status=STATUS.get(rank),
+                    author=command.author,
+                )
+            ]
+        case EditMessage():
+            return [MessageEdited(at, command.message_id, command.original_id, command.content, command.outbound)]
+        case RevokeMessage():
+            return [MessageRevoked(at, command.message_id, command.original_id, command.outbound)]
+
+
+def _receipt(state: State, command: RecordReceipt, at: int) -> ReceiptRecorded:
+    rank = RANK[command.status] if command.status else 0
+    known = state.messages.get(command.message_id)
+    before = state.waiting.get(command.message_id, 0) if known is None else known
+    return ReceiptRecorded(
+        at=at,
+        message_id=command.message_id,
+        raw_status=command.raw_status,
+        current=STATUS.get(max(before, rank)),
+        waiting=known is None,
+        participant=command.participant,
+        callback_data=command.callback_data,
+        problems=command.problems,
+        pricing=command.pricing,
+        conversation=command.conversation,
+    )
+
+
+def evolve(state: State, event: Event) -> State:
+    """Return the state after `event`."""
+    match event:
+        case MessageRecorded():
+            messages = {**state.messages, event.message_id: RANK[event.status] if event.status else 0}
+            waiting = state.waiting
+            if event.message_id in waiting:
+                waiting = {key: rank for key, rank in waiting.items() if key != event.message_id}
+            return _bounded(State(messages, waiting, state.forgot))
+        case ReceiptRecorded():
+            rank = RANK[event.current] if event.current else 0
+            if event.waiting:
+                return _bounded(State(state.messages, {**state.waiting, event.message_id: rank}, state.forgot))
+            if state.messages.get(event.message_id) == rank:
+                return state
+            # Also for a message that was forgotten: the event itself says it is recorded, and where it stands.
+            return _bounded(State({**state.messages, event.message_id: rank}, state.waiting, state.forgot))
+        case _:
+            return state
+
+
+def forget(state: State) -> State:
+    """Return the state of a conversation that took another one over: from now on the read model may know more than it does."""
+    return msgspec.structs.replace(state, forgot=True)
+
+
+def _bounded(state: State) -> State:
+    messages, waiting, forgot = state.messages, state.waiting, state.forgot
+    if len(messages) > REMEMBERED:
+        del messages[next(iter(messages))]  # ours alone: made by the caller a moment ago
+        forgot = True
+    if len(waiting) > REMEMBERED:
+        del waiting[next(iter(waiting))]
+        forgot = True
+    return State(messages, waiting, forgot)

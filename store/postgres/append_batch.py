@@ -1,0 +1,184 @@
+"""The journal's write: many appends in one round trip, each committed or refused by name.
+
+Owns how appends become the parallel arrays of the SQL function `append_batch` (migration 0002, which says what each array is) and how its
+refusals become outcomes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+from msgspec.structs import astuple, replace
+
+from store.contract import (
+    AliasTaken,
+    AliasWrite,
+    Append,
+    Committed,
+    Duplicate,
+    Fenced,
+    MessageWrite,
+    Outcome,
+    QuarantineEntry,
+    RawWebhook,
+    StoreUnavailable,
+    VersionConflict,
+)
+from store.postgres.pool import Connection
+from store.read_model import combine, storable, storable_conversation, storable_message
+
+REFUSED = "PY001"
+ATTEMPTS = 5
+"""How often one set of appends is tried. A refusal names every append refused, so two are enough unless others keep interfering."""
+
+WIDTHS = {"t": 2, "a": 6, "e": 10, "d": 2, "l": 5, "m": 18, "c": 12, "s": 3, "w": 6, "q": 8}
+"""How many arrays each group of the SQL function's arguments has, in its order. Messages, conversations, webhooks and quarantined items are
+the contract's structs field by field, behind what places them.
+"""
+CALL = f"select append_batch({', '.join(f'${i}' for i in range(1, 3 + sum(WIDTHS.values())))})"
+
+
+async def append_batch(
+    connection: Connection,
+    owner: str,
+    appends: Sequence[Append],
+    webhooks: Sequence[RawWebhook],
+    quarantine: Sequence[QuarantineEntry],
+    at: int,
+) -> list[Outcome]:
+    """Commit what can be committed; answer each append in its place. `owner`: the incarnation that acquired the partitions."""
+    outcomes: list[Outcome | None] = [None] * len(appends)
+    pending = list(range(len(appends)))
+    kept = (webhooks, quarantine)
+    while pending or any(kept):
+        # What competes inside the batch (for a dedupe key, an alias) is decided in turn: whoever comes second meets what the first recorded.
+        now, pending = _independent(appends, pending)
+        for _ in range(ATTEMPTS):
+            batch = [appends[i] for i in now]
+            arguments = _arguments(batch, kept)
+            try:
+                bases = await connection.fetchval(CALL, at, owner, *arguments)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate != REFUSED:
+                    raise
+                refused = _refusals(error, batch)
+                for place, outcome in refused.items():
+                    outcomes[now[place]] = outcome
+                now = [i for place, i in enumerate(now) if place not in refused]
+                if not now and not any(kept):
+                    break
+            else:
+                for i, first in zip(now, _first_offsets(batch, bases), strict=True):
+                    outcomes[i] = Committed(first, at)
+                kept = ((), ())
+                break
+        else:
+            raise StoreUnavailable("other writers kept interfering")
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _independent(appends: Sequence[Append], places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Split `places` into appends that cannot get in each other's way, and the rest, in order."""
+    claimed: set[object] = set()
+    now: list[int] = []
+    later: list[int] = []
+    for i in places:
+        append = appends[i]
+        claims: list[object] = [append.stream, *append.dedupe]
+        if append.aliases:
+            claims += [(append.tenant, alias.endpoint, alias.external_id) for alias in append.aliases]
+        if append.conversation is not None and append.conversation.absorbs is not None:
+            claims.append(append.conversation.absorbs)
+        if claimed.isdisjoint(claims):
+            now.append(i)
+        else:
+            later.append(i)
+        claimed.update(claims)
+    return now, later
+
+
+def _arguments(batch: Sequence[Append], kept: tuple[Sequence[RawWebhook], Sequence[QuarantineEntry]]) -> list[Any]:
+    counts: dict[str, int] = {}
+    for append in batch:
+        counts[append.tenant] = counts.get(append.tenant, 0) + len(append.events)
+    tenants = sorted(counts)  # the order in which every writer locks them
+    t_of = {tenant: place for place, tenant in enumerate(tenants, 1)}
+    rank_of = dict.fromkeys(tenants, 0)
+
+    rows: dict[str, list[tuple[Any, ...]]] = {group: [] for group in WIDTHS}
+    rows["t"] = [(tenant, counts[tenant]) for tenant in tenants]
+    a, e, d, m, c = rows["a"], rows["e"], rows["d"], rows["m"], rows["c"]
+    for place, append in enumerate(batch, 1):
+        tenant, stream, version = append.tenant, append.stream, append.expected
+        t, before = t_of[tenant], rank_of[tenant]
+        rank = before
+        for event in append.events:
+            rank += 1
+            version += 1
+            e.append((t, rank, tenant, stream, version, event.kind, event.body, event.at, append.endpoint, event.cause))
+        rank_of[tenant] = rank
+        a.append((tenant, stream, append.partition, append.epoch, append.expected, version))
+        for key in append.dedupe if len(append.dedupe) < 2 else dict.fromkeys(append.dedupe):
+            d.append((place, key))
+        for write in append.messages if len(append.messages) < 2 else _one_a_message(append.messages):
+            m.append((t, before, tenant, stream, *astuple(storable_message(write))))
+        if append.aliases:
+            rows["l"] += [
+                (place, x.endpoint, storable(x.external_id), x.remove, x.steal_from) for x in _one_an_id(append.aliases)
+            ]
+        if append.conversation is not None:
+            c.append((tenant, stream, *astuple(storable_conversation(append.conversation))))
+        if append.snapshot is not None:
+            rows["s"].append((stream, version, append.snapshot))
+    webhooks, quarantine = kept
+    rows["w"] = [astuple(webhook) for webhook in webhooks]
+    rows["q"] = [astuple(replace(entry, detail=storable(entry.detail))) for entry in quarantine]
+    return [
+        column
+        for group, width in WIDTHS.items()
+        for column in (zip(*rows[group], strict=True) if rows[group] else ((),) * width)
+    ]
+
+
+def _one_a_message(writes: Sequence[MessageWrite]) -> list[MessageWrite]:
+    """Fold the writes of each message into one: SQL updates a row once a statement."""
+    folded: dict[str, MessageWrite] = {}
+    for write in writes:
+        name = storable(write.message_id)
+        folded[name] = combine(folded[name], write) if name in folded else write
+    return list(folded.values())
+
+
+def _one_an_id(aliases: Sequence[AliasWrite]) -> list[AliasWrite]:
+    """Keep the last word on each external id, for the same reason."""
+    return list({(alias.endpoint, storable(alias.external_id)): alias for alias in aliases}.values())
+
+
+def _first_offsets(batch: Sequence[Append], bases: Sequence[int] | None) -> list[int]:
+    """Return each append's first offset. `bases`: each tenant's head before the batch, tenants in order."""
+    heads = dict(zip(sorted({append.tenant for append in batch}), bases or (), strict=True))
+    firsts = []
+    for append in batch:
+        firsts.append(heads[append.tenant] + 1)
+        heads[append.tenant] += len(append.events)
+    return firsts
+
+
+def _refusals(error: asyncpg.PostgresError, batch: Sequence[Append]) -> dict[int, Outcome]:
+    """Read the function's DETAIL: which places of the batch were refused, and why; the first reason given stands."""
+    refused: dict[int, Outcome] = {}
+    for place, kind, payload in msgspec.json.decode(error.detail or "[]", type=list[tuple[int, str, Any]]):
+        outcome: Outcome
+        match kind:
+            case "fenced":
+                outcome = Fenced(payload)
+            case "version":
+                outcome = VersionConflict(payload)
+            case "duplicate":
+                recorded = {bytes.fromhex(key) for key in payload}
+                outcome = Duplicate(tuple(key for key in batch[place - 1].dedupe if key in recorded))
+            case _:
+                outcome = AliasTaken(*payload)
+        refused.setdefault(place - 1, outcome)
+    return refused

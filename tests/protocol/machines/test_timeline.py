@@ -1,0 +1,114 @@
+"""Messages and receipts: FORWARD-ONLY in whatever order they come."""
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.commands import ReceiptStatus, ReceiveMessage, RecordReceipt
+from protocol.content import Text
+from protocol.events import MessageRecorded, ReceiptRecorded
+from protocol.machines import timeline
+
+STATUSES: tuple[ReceiptStatus, ...] = ("sent", "delivered", "read", "played", "failed")
+MESSAGE = ReceiveMessage("wamid.OUT1", Text("hello"), origin="echo", outbound=True)
+
+
+def receipt(status: ReceiptStatus | None, message_id: str = "wamid.OUT1", raw: str = "") -> RecordReceipt:
+    return RecordReceipt(message_id, raw_status=raw or (status or "odd"), status=status)
+
+
+def run(
+    *commands: timeline.Command, state: timeline.State = timeline.INITIAL
+) -> tuple[timeline.State, list[timeline.Event]]:
+    events: list[timeline.Event] = []
+    for at, command in enumerate(commands, 1):
+        decided = timeline.decide(state, command, at)
+        for event in decided:
+            state = timeline.evolve(state, event)
+        events.extend(decided)
+    return state, events
+
+
+def final(commands: tuple[timeline.Command, ...]) -> ReceiptStatus | None:
+    state, _ = run(*commands)
+    return timeline.STATUS.get(state.messages["wamid.OUT1"])
+
+
+@pytest.mark.parametrize("order", list(permutations(("sent", "delivered", "read", "failed"))))
+@pytest.mark.parametrize("place", range(5))
+def test_all_orders_before_and_after_the_message_end_at_read(order: tuple[ReceiptStatus, ...], place: int) -> None:
+    commands: list[timeline.Command] = [receipt(status) for status in order]
+    commands.insert(place, MESSAGE)
+    state, events = run(*commands)
+    assert state.messages == {"wamid.OUT1": timeline.RANK["read"]}
+    assert state.waiting == {}
+    # every raw receipt is kept
+    assert sorted(event.raw_status for event in events if isinstance(event, ReceiptRecorded)) == sorted(order)
+
+
+@given(st.lists(st.sampled_from([*STATUSES, None]), max_size=12), st.integers(0, 12), st.randoms())
+def test_any_multiset_of_receipts_converges(statuses: list[ReceiptStatus | None], place: int, random: object) -> None:
+    commands: list[timeline.Command] = [receipt(status) for status in statuses]
+    commands.insert(min(place, len(commands)), MESSAGE)
+    shuffled = list(commands)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert final(tuple(commands)) == final(tuple(shuffled))
+
+
+@given(st.lists(st.sampled_from(STATUSES), min_size=1, max_size=12))
+def test_current_never_steps_back(statuses: list[ReceiptStatus]) -> None:
+    _, events = run(MESSAGE, *(receipt(status) for status in statuses))
+    ranks = [timeline.RANK[event.current] for event in events if isinstance(event, ReceiptRecorded) and event.current]
+    assert ranks == sorted(ranks)
+    assert len(ranks) == len(statuses)
+
+
+def test_failed_is_final_until_a_delivered_proves_it_wrong() -> None:
+    assert final((MESSAGE, receipt("sent"), receipt("failed"), receipt("sent"))) == "failed"
+    assert final((MESSAGE, receipt("failed"), receipt("delivered"))) == "delivered"
+    assert final((MESSAGE, receipt("delivered"), receipt("failed"))) == "delivered"
+
+
+def test_a_receipt_waits_for_its_message() -> None:
+    state, [first] = run(receipt("delivered"))
+    assert first == ReceiptRecorded(1, "wamid.OUT1", "delivered", "delivered", waiting=True)
+    assert state.waiting == {"wamid.OUT1": 30}
+    _, [recorded] = run(MESSAGE, state=state)
+    assert isinstance(recorded, MessageRecorded)
+    assert recorded.status == "delivered"
+
+
+def test_an_unknown_status_is_kept_and_changes_nothing() -> None:
+    _, events = run(MESSAGE, receipt("read"), receipt(None, raw="teleported"))
+    assert events[-1] == ReceiptRecorded(3, "wamid.OUT1", "teleported", "read")
+
+
+def test_a_message_is_recorded_once() -> None:
+    _, events = run(MESSAGE, MESSAGE)
+    assert len(events) == 1
+
+
+def test_memory_is_bounded_and_what_was_forgotten_is_asked_for() -> None:
+    many = [
+        ReceiveMessage(f"wamid.{n}", Text("x"), origin="echo", outbound=True) for n in range(timeline.REMEMBERED + 5)
+    ]
+    state, _ = run(*many)
+    assert len(state.messages) == timeline.REMEMBERED
+    assert timeline.wants_recall(state, receipt("read", "wamid.0")) == "wamid.0"
+    assert timeline.wants_recall(state, receipt("read", f"wamid.{timeline.REMEMBERED}")) is None
+    # the customer's own new messages never cost a look-up
+    assert timeline.wants_recall(state, ReceiveMessage("wamid.new", Text("x"))) is None
+
+    recalled = timeline.recall(state, "wamid.0", timeline.RANK["read"], recorded=True)
+    [event] = timeline.decide(recalled, receipt("delivered", "wamid.0"), 1)
+    assert isinstance(event, ReceiptRecorded)
+    assert (event.current, event.waiting) == ("read", False)
+
+
+def test_waiting_receipts_are_bounded_too() -> None:
+    state, _ = run(*(receipt("sent", f"wamid.{n}") for n in range(timeline.REMEMBERED + 1)))
+    assert len(state.waiting) == timeline.REMEMBERED
+    assert state.forgot
+    assert timeline.wants_recall(state, ReceiveMessage("wamid.0", Text("x"), origin="echo", outbound=True)) == "wamid.0"
