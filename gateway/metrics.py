@@ -139,26 +139,24 @@ def _fields(value: Any) -> tuple[str, ...]:
 def _add(
     found: dict[str, Metric], source: _Source, field: str, value: Any, about: str, outer: Mapping[str, str]
 ) -> None:
+    """Add the samples of one figure to its family, which `each` may have begun."""
     name = f"parley_{source.prefix}_{field}"
     if _fields(value):
-        histogram = found.setdefault(name, HistogramMetricFamily(name, about, labels=tuple(outer)))
-        assert isinstance(histogram, HistogramMetricFamily)  # noqa: S101  one name, one kind: the field's
-        histogram.add_metric(tuple(outer.values()), *_buckets(value))
+        one = HistogramMetricFamily(name, about, labels=tuple(outer))
+        one.add_metric(tuple(outer.values()), *_buckets(value))
+        found.setdefault(name, Metric(name, about, "histogram")).samples.extend(one.samples)
         return
-    entries: Iterable[tuple[Any, float]]
+    label = source.labels.get(field, "key")
     if isinstance(value, Mapping):
-        entries = value.items()
+        entries = [({**outer, label: str(key)}, number) for key, number in value.items()]
     elif isinstance(value, tuple | list):
-        entries = enumerate(value)
+        entries = [({**outer, label: str(place)}, number) for place, number in enumerate(value)]
     else:
-        entries = [(None, value)]
-    one = entries if isinstance(value, Mapping | tuple | list) else None
-    names = (*outer, source.labels.get(field, "key")) if one is not None else tuple(outer)
-    make = CounterMetricFamily if field in source.counters else GaugeMetricFamily
-    family = found.setdefault(name, make(name, about, labels=names))
-    for key, number in entries:
-        labels = dict(outer) if one is None else {**outer, names[-1]: str(key)}
-        family.add_sample(f"{name}_total" if make is CounterMetricFamily else name, labels, float(number))
+        entries = [(dict(outer), value)]
+    counts = field in source.counters
+    family = found.setdefault(name, (CounterMetricFamily if counts else GaugeMetricFamily)(name, about))
+    for labels, number in entries:
+        family.add_sample(f"{name}_total" if counts else name, labels, float(number))
 
 
 def _buckets(histogram: Any) -> tuple[list[tuple[str, float]], float]:

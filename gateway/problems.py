@@ -53,10 +53,12 @@ PROBLEMS: Mapping[str, Kind] = {
     "signature_missing": Kind(401, "The webhook is not signed."),
     "signature_invalid": Kind(401, "The webhook's signature does not fit its body."),
     "verification_failed": Kind(403, "The verify token is not that of any endpoint."),
+    "forbidden_origin": Kind(403, "Pages of this origin may not connect."),
     # ourselves
     "internal_error": Kind(500, "The request could not be served.", retryable=True),
     "not_ready": Kind(503, "Webhooks would not be acknowledged now.", retryable=True, headers=_SOON),
     "overloaded": Kind(503, "There is no room for the request now.", retryable=True, headers=_SOON),
+    "shutting_down": Kind(503, "The server is about to stop; another will answer.", retryable=True, headers=_SOON),
     "store_unavailable": Kind(503, "The database cannot serve the request now.", retryable=True, headers=_SOON),
     "too_many_connections": Kind(
         503, "The server has no room for this connection.", retryable=True, headers=((b"retry-after", b"5"),)

@@ -1,8 +1,13 @@
 """Rules of the thread's read model that every implementation shares. Pure."""
 
+import re
+
 from msgspec.structs import replace
 
 from store.contract import ConversationWrite, MessageWrite
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def combine(earlier: MessageWrite, later: MessageWrite) -> MessageWrite:
@@ -31,9 +36,7 @@ def combine(earlier: MessageWrite, later: MessageWrite) -> MessageWrite:
 
 def storable(text: str) -> str:
     """Return `text` without what PostgreSQL's text cannot hold: NUL and lone surrogates become U+FFFD. Providers' JSON may carry both."""
-    if text.isascii():
-        return text.replace("\0", "\ufffd") if "\0" in text else text
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "\ufffd")
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def storable_message(write: MessageWrite) -> MessageWrite:
@@ -46,7 +49,7 @@ def storable_message(write: MessageWrite) -> MessageWrite:
 
 
 def storable_conversation(write: ConversationWrite) -> ConversationWrite:
-    """Return `write` with storable texts; itself when they are ASCII."""
+    """Return `write` with storable texts; itself when they are, which is nearly always."""
     name, preview = storable(write.name), storable(write.preview)
     if name is write.name and preview is write.preview:
         return write

@@ -318,31 +318,37 @@ def _rate_limit(life: Life, person: Person, at: int) -> None:
 
 
 def _group(life: Life, person: Person, at: int) -> None:
-    """Write to the tenant's one group; somebody of it reads the business's answer."""
+    """Write to the tenant's one group; the business answers, and that person receives it."""
     group_id = f"group-{life.tenant.phone_number_id}"
     key, ids = f"{life.tenant.phone_number_id}/group", (f"group:{group_id}",)
-    message_id, answer_id = life.wamid(), life.wamid()
-    message = acts.line("Who brings the cake? 🎂").message(
-        id=message_id,
+    asked, answered = life.wamid(), life.wamid()
+    participant = person.phone or person.user_id
+    question = acts.line("Who brings the cake? 🎂").message(
+        id=asked,
         from_=person.phone,
         from_user_id=person.user_id,
         group_id=group_id,
         timestamp=str(at // _SECOND),
     )
-    truth = Truth(key, f"m:{message_id}", "group:text", ids)
-    life.tell(Fact(at, "messages", "messages", message, (truth,), person.contact()))
-    participant = person.phone or person.user_id
+    answer = acts.line("We do 🙌").message(
+        id=answered, from_=life.tenant.display_phone_number, group_id=group_id, timestamp=str(at // _SECOND)
+    )
     receipt = wire.Status(
-        id=answer_id,
+        id=answered,
         status="delivered",
-        timestamp=str(at // _SECOND),
+        timestamp=str(at // _SECOND + 2),
         recipient_id=group_id,
         recipient_type="group",
         recipient_participant_id=person.phone,
         recipient_participant_user_id=person.user_id,
     )
-    truth = Truth(key, f"s:{answer_id}:delivered:{participant}", "group:status", ids)
-    life.tell(Fact(at, "messages", "statuses", receipt, (truth,), person.contact()))
+    for after, field, array, item, dedupe, kind in (
+        (0, "messages", "messages", question, f"m:{asked}", "group:text"),
+        (1, "smb_message_echoes", "message_echoes", answer, f"m:{answered}", "group:echo"),
+        (2, "messages", "statuses", receipt, f"s:{answered}:delivered:{participant}", "group:status"),
+    ):
+        truth = Truth(key, dedupe, kind, ids)
+        life.tell(Fact(at + after * _SECOND, field, array, item, (truth,), person.contact()))
 
 
 def _import(life: Life, person: Person, at: int) -> None:

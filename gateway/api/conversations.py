@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from gateway.api.operation import Operations, not_found
-from gateway.api.parameters import MAX_EXACT, Cursor, Limit, Name, Query, decode_cursor, encode_cursor
+from gateway.api.parameters import MAX_EXACT, Cursor, Id, Limit, Name, Query, decode_cursor, encode_cursor
 from gateway.api.services import Services
 from gateway.api.shapes import Conversation, FeedPosition, conversation, feed_position
 from gateway.routing import Identity
@@ -14,7 +14,7 @@ from store.contract import ConversationRow
 
 operations = Operations("conversations")
 
-ConversationId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$", description="A conversation's id.")]
+ConversationId = Annotated[Id, Meta(description="A conversation's id.")]
 
 
 class ConversationsQuery(Query, frozen=True):
@@ -48,7 +48,7 @@ class _Cursor(msgspec.Struct, frozen=True, tag="c", array_like=True, forbid_unkn
     """The last row already seen."""
 
     at: Annotated[int, Meta(ge=0, le=MAX_EXACT)]
-    id: ConversationId
+    id: Id
 
 
 EXAMPLE = Conversation(

@@ -18,7 +18,8 @@ It returns a struct, answered 200 as JSON, or a `gateway.http.Response`. It refu
 import inspect
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,8 @@ from gateway.routing import Identity, presented_key
 
 MAX_IN_FLIGHT = 256
 """API requests served at once; beyond, 503. They share a pool of some ten database connections, so more would only wait there."""
+MAX_PER_TENANT = 64
+"""Of these, what one tenant may have: more than all its people's pages ask for at once, and three others still find room (promise FAIR)."""
 DEADLINE_SECONDS = 10.0
 """A read that takes longer is given up. Health checks of load balancers and people both stop waiting about here."""
 
@@ -126,7 +129,7 @@ class Dispatcher:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._in_flight = 0
+        self._in_flight: Counter[str] = Counter()
         self._overloaded = 0
         self._answers: Counter[int] = Counter()
 
@@ -134,17 +137,15 @@ class Dispatcher:
         """Return the view function of `operation`."""
 
         async def view(**path: str) -> quart.Response:
-            # Health and metrics must be answered by a busy process above all.
-            if not operation.authenticated:
-                return await self._call(operation, path)
-            if self._in_flight >= MAX_IN_FLIGHT:
-                self._overloaded += 1
-                raise Refusal("overloaded", f"{MAX_IN_FLIGHT} requests are being served.")
-            self._in_flight += 1
-            try:
-                return await self._call(operation, path)
-            finally:
-                self._in_flight -= 1
+            with trio.move_on_after(DEADLINE_SECONDS):
+                # Health and metrics need no room: a process must answer them above all when it has none.
+                if not operation.authenticated:
+                    return await self._call(operation, path, None)
+                # Who asks comes first: a stranger learns nothing about parameters or ids.
+                identity = await self._authenticate()
+                with self._room(identity.tenant.id):
+                    return await self._call(operation, path, identity)
+            raise Refusal("store_unavailable", f"No answer within {DEADLINE_SECONDS:g} s.")
 
         return view
 
@@ -154,29 +155,39 @@ class Dispatcher:
 
     def statistics(self) -> ApiStatistics:
         """Return totals and the requests in flight."""
-        return ApiStatistics(dict(self._answers), self._in_flight, self._overloaded)
+        return ApiStatistics(dict(self._answers), self._in_flight.total(), self._overloaded)
 
-    async def _call(self, operation: Operation, path: dict[str, str]) -> quart.Response:
+    @contextmanager
+    def _room(self, tenant: str) -> Iterator[None]:
+        """Hold one of the places for requests."""
+        if self._in_flight.total() >= MAX_IN_FLIGHT or self._in_flight[tenant] >= MAX_PER_TENANT:
+            self._overloaded += 1
+            raise Refusal("overloaded", "Too many requests are being served.")
+        self._in_flight[tenant] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[tenant] -= 1
+            if not self._in_flight[tenant]:
+                del self._in_flight[tenant]
+
+    async def _call(self, operation: Operation, path: dict[str, str], identity: Identity | None) -> quart.Response:
         arguments: dict[str, Any] = {}
-        with trio.move_on_after(DEADLINE_SECONDS):
-            # Who asks comes first: a stranger learns nothing about parameters or ids.
-            identity = await self._authenticate() if operation.authenticated else None
-            for name, kind in operation.arguments.items():
-                if kind is Services:
-                    arguments[name] = self._services
-                elif kind is Identity:
-                    arguments[name] = identity
-                elif _is(kind, Query):
-                    arguments[name] = parse_query(quart.request.query_string, kind)
-                else:
-                    arguments[name] = _path_value(path[name], kind)
-            if operation.query is None:
-                parse_query(quart.request.query_string, Query)
-            answer = await operation.handler(**arguments)
-            if isinstance(answer, Response):
-                return as_quart(answer)
-            return quart.Response(_encoder.encode(answer), content_type="application/json")
-        raise Refusal("store_unavailable", f"No answer within {DEADLINE_SECONDS:g} s.")
+        if operation.query is None:
+            parse_query(quart.request.query_string, Query)  # any parameter at all is one too many
+        for name, kind in operation.arguments.items():
+            if kind is Services:
+                arguments[name] = self._services
+            elif kind is Identity:
+                arguments[name] = identity
+            elif _is(kind, Query):
+                arguments[name] = parse_query(quart.request.query_string, kind)
+            else:
+                arguments[name] = _path_value(path[name], kind)
+        answer = await operation.handler(**arguments)
+        if isinstance(answer, Response):
+            return as_quart(answer)
+        return quart.Response(_encoder.encode(answer), content_type="application/json")
 
     async def _authenticate(self) -> Identity:
         token = presented_key(tuple(quart.request.scope["headers"]))

@@ -21,7 +21,9 @@ from gateway.problems import Refusal
 MAX_EXACT = 2**53 - 1
 """The largest whole number that JavaScript counts exactly; also safely within PostgreSQL's bigint."""
 
-Name = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+Id = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")]
+"""One of our own ids. (`$` alone lets a last line feed through in Python, unlike in JSON Schema's dialect; both know the lookahead.)"""
+Name = Annotated[str, Meta(max_length=200, pattern=r"^(?![\s\S]*[\x00-\x1f])")]
 """Text that goes to the database: without control characters (PostgreSQL's text cannot hold U+0000)."""
 Position = Annotated[int, Meta(ge=0, le=MAX_EXACT)]
 Limit = Annotated[int, Meta(ge=1, le=200, description="The most entries to return.")]

@@ -1,12 +1,9 @@
 """What was kept aside of a tenant's traffic: items that could not be read, or that crashed their conversation."""
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta
 
 from gateway.api.operation import Operations
-from gateway.api.parameters import Cursor, Limit, Query, decode_cursor, encode_cursor
+from gateway.api.parameters import Cursor, Id, Limit, Query, decode_cursor, encode_cursor
 from gateway.api.services import Services
 from gateway.api.shapes import Quarantined, quarantined
 from gateway.routing import Identity
@@ -31,7 +28,7 @@ class QuarantinePage(msgspec.Struct, frozen=True):
 class _Cursor(msgspec.Struct, frozen=True, tag="q", array_like=True, forbid_unknown_fields=True):
     """The last entry already seen."""
 
-    id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+    id: Id
 
 
 _EXAMPLE = Quarantined(

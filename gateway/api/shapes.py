@@ -17,7 +17,9 @@ from store.contract import ConversationRow, FeedHead, MessageRow, QuarantineEntr
 
 StoredContact = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/ContactRef"})]
 StoredContent = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Content"})]
-StoredContext = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/Context"})]
+StoredContext = Annotated[
+    Raw, Meta(extra_json_schema={"anyOf": [{"$ref": "#/components/schemas/Context"}, {"type": "null"}]})
+]
 StoredEventBody = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/EventBody"})]
 StoredProblems = Annotated[
     Raw, Meta(extra_json_schema={"type": "array", "items": {"$ref": f"#/components/schemas/{Problem.__name__}"}})
@@ -65,7 +67,7 @@ class Message(msgspec.Struct, frozen=True):
     outbound: bool
     origin: Origin
     content: StoredContent
-    context: StoredContext | None
+    context: StoredContext
     author: str | None
     status: ReceiptStatus | None
     status_at: int | None
@@ -134,7 +136,7 @@ def message(row: MessageRow) -> Message:
         outbound=row.outbound,
         origin=msgspec.convert(row.origin, Origin),
         content=Raw(row.content),
-        context=None if row.context is None else Raw(row.context),
+        context=Raw(row.context or b"null"),
         author=row.author,
         status=STATUS.get(row.status),
         status_at=row.status_at,

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from gateway.cli.configuration import config
+from gateway.cli.demo import demo
 from gateway.cli.migrate import migrate
 from gateway.cli.serve import serve
+from gateway.cli.simulate import simulate
 from gateway.cli.tenants import key, tenant
 
 app = typer.Typer(
@@ -18,6 +20,8 @@ app = typer.Typer(
     help="Parley: an actor-based realtime messaging gateway.",
 )
 app.command()(serve)
+app.command()(demo)
+app.command()(simulate)
 app.command()(migrate)
 app.add_typer(tenant, name="tenant")
 app.add_typer(key, name="key")

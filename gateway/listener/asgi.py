@@ -5,6 +5,7 @@ the conversion between ASGI and `gateway.http`, with the ingest lane's limits an
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 
 import structlog
@@ -12,7 +13,7 @@ import trio
 
 from gateway.http import Frame, Handler, Request, Response, SocketClosed, SocketHandler
 from gateway.listener.answers import check_headers
-from gateway.listener.handover import CONNECTION, AsgiApp, BodyClock, Message, Receive, Scope, Send
+from gateway.listener.handover import CONNECTION, AsgiApp, BodyClock, HandedOver, Message, Receive, Scope, Send
 from gateway.listener.limits import LINGER_SECONDS, Limits
 from gateway.listener.realtime_lane import OpenSockets
 from gateway.listener.refusals import (
@@ -50,8 +51,21 @@ class HandlersFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        connection: HandedOver | None = scope.get("state", {}).get(CONNECTION)
+        if connection is None:  # under another server than ours, which has its own ways with connections
+            await self._serve(scope, receive, send, None)
+            return
+        connection.begin_request()
+        try:
+            await self._serve(scope, receive, send, connection)
+        finally:
+            connection.end_request()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, connection: HandedOver | None) -> None:
         if scope["type"] == "http":
-            connection = scope.get("state", {}).get(CONNECTION)
             clock = BodyClock(receive, connection, self._limits)
             handler = self._handlers.get(_path(scope))
             if handler is None:
@@ -60,11 +74,10 @@ class HandlersFirst:
                 await self._serve_http(scope, clock, send, handler)
             if clock.timed_out:
                 self._counters.refused[TIMED_OUT.code] += 1
-        elif scope["type"] == "websocket" and (talk := self._socket_handlers.get(_path(scope))):
-            try:
-                await self._open_sockets.serve(talk, AsgiWebSocket(scope, receive, send, self._limits))
-            except SocketClosed:
-                return  # gone before it could be told
+        elif socket_handler := self._socket_handlers.get(_path(scope)):
+            with suppress(SocketClosed):  # gone before it could be told
+                socket = AsgiWebSocket(scope, receive, send, self._limits)
+                await self._open_sockets.serve(socket_handler, socket)
         else:
             await self._app(scope, receive, send)
 
@@ -121,8 +134,8 @@ class HandlersFirst:
         await send(_start(response, closing))
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
         with trio.move_on_after(LINGER_SECONDS):
-            while (await clock()).get("more_body", False):
-                pass
+            while not clock.whole:
+                await clock()
         await send({"type": "http.response.body", "body": b""})
 
 

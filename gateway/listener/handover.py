@@ -3,19 +3,19 @@
 Owns how a connection changes hands, how the application under hypercorn starts and stops, and what hypercorn does not
 do about slow peers. Must not know lanes or routes.
 
-What hypercorn 0.18 leaves undone, and where it is done here:
-- a body that does not come is answered 408 by nobody, or by the application with the connection left open: `BodyClock`
+What hypercorn 0.18 and quart-trio 0.12 leave undone about slow peers, and where it is done here:
+- a body that does not come is answered 408 by the application at best, with the connection left open: `BodyClock`
   measures the waiting at the ASGI boundary, the one place that looks alike for HTTP/1 and HTTP/2, and cuts the connection;
-- its writes are shielded from cancellation and wait for ever for a peer that does not read: `HandedOver.send_all` gives
-  up after `send_seconds`;
-- a request head that does not come: its keep-alive timer runs until the head is complete, so it is set to
-  `header_seconds`.
+- the keep-alive timer is started by the task of the finished request, which quart-trio cancels just then: often there is
+  none. `HandedOver` counts the requests in progress, and without one a connection has `header_seconds` to begin one;
+- writes are shielded from cancellation and wait for ever for a peer that does not read: a wire's do not.
 """
 
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from math import inf
+from typing import Any
 
 import trio
 from hypercorn.config import Config
@@ -26,7 +26,8 @@ from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import wrap_app
 
 from gateway.listener.limits import PROGRESS_BYTES_PER_SECOND, Limits
-from gateway.listener.wire import Wire, send_allowance
+from gateway.listener.watch import Life, Phase
+from gateway.listener.wire import Wire
 
 # The ASGI types of hypercorn are closed unions of literal dictionaries, those of Quart other ones; what the
 # specification calls a mapping is one here.
@@ -38,15 +39,6 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONNECTION = "parley.connection"
 """Where an ASGI scope's `state` holds the HandedOver it came by."""
-
-_SEND_PIECE = 256 * 1024
-
-
-class Cuttable(Protocol):
-    """A connection that can be ended from inside a request."""
-
-    def cut(self) -> None:
-        """Drop the connection now."""
 
 
 class _Addresses:
@@ -67,41 +59,58 @@ class _Addresses:
 class HandedOver(trio.abc.HalfCloseableStream):
     """A wire as the stream hypercorn expects, beginning with the bytes that were read already."""
 
-    def __init__(self, wire: Wire, rest: bytes, limits: Limits, peer: tuple[Any, ...], own: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        life: Life,
+        rest: bytes,
+        limits: Limits,
+        peer: tuple[Any, ...],
+        own: tuple[Any, ...],
+    ) -> None:
         self.socket = _Addresses(peer, own)
         self._wire = wire
-        self._stream = wire.as_stream()
+        self._life = life
         self._rest = rest
         self._limits = limits
+        self._requests = 0
+
+    def begin_request(self) -> None:
+        """Note that a request, or a WebSocket, is in progress."""
+        self._requests += 1
+        self._life.phase = Phase.WORKING
+        self._life.deadline = inf
+
+    def end_request(self) -> None:
+        """Note that one has ended; with the last of them the connection is idle."""
+        self._requests -= 1
+        if not self._requests:
+            self.await_request()
+
+    def await_request(self) -> None:
+        """Give the peer `header_seconds` for its next request."""
+        self._life.phase = Phase.IDLE
+        self._life.deadline = trio.current_time() + self._limits.header_seconds
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what was read before the hand-over, then what comes."""
+        """Return what was read before the hand-over, then what comes, in the wire's portions."""
         if self._rest:
             await trio.lowlevel.checkpoint()
             data, self._rest = self._rest, b""
             return data
-        return bytes(await self._stream.receive_some(max_bytes))
+        return await self._wire.receive()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything; a peer that does not read is cut off and reported as gone."""
-        view = memoryview(data)
-        for at in range(0, len(view), _SEND_PIECE) or (0,):
-            piece = view[at : at + _SEND_PIECE]
-            with trio.move_on_after(send_allowance(self._limits, len(piece))) as scope:
-                await self._stream.send_all(piece)
-            if scope.cancelled_caught:
-                self.cut()
-                raise trio.BrokenResourceError("the peer does not read")
+        await self._wire.send(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Not needed by hypercorn, but part of a stream."""
-        if isinstance(self._stream, trio.abc.SendStream):
-            await self._stream.wait_send_all_might_not_block()
+        """Return at once: how long a write may wait is the wire's business."""
+        await trio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
-        """Say that no more will come, where the transport can; TLS cannot."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
+        """Say that no more will come, as far as the transport can."""
+        await self._wire.finish()
 
     async def aclose(self) -> None:
         """Close in bounded time."""
@@ -118,13 +127,14 @@ class HandedOverTLS(HandedOver):
     def __init__(
         self,
         wire: Wire,
+        life: Life,
         rest: bytes,
         limits: Limits,
         peer: tuple[Any, ...],
         own: tuple[Any, ...],
         alpn_protocol: str | None,
     ) -> None:
-        super().__init__(wire, rest, limits, peer, own)
+        super().__init__(wire, life, rest, limits, peer, own)
         self._alpn_protocol = alpn_protocol
 
     @property
@@ -148,26 +158,26 @@ class BodyClock:
     up the connection is cut, and the application told that the peer disconnected.
     """
 
-    def __init__(self, receive: Receive, connection: Cuttable | None, limits: Limits) -> None:
+    def __init__(self, receive: Receive, connection: HandedOver | None, limits: Limits) -> None:
         self.timed_out = False
         self._receive = receive
         self._connection = connection
         self._seconds_left = limits.body_seconds - limits.sweep_seconds
-        self._whole = False
+        self.whole = False
 
     async def __call__(self) -> Message:
         """Return the next message of the request."""
-        if self._whole:
+        if self.whole:
             return await self._receive()
         began = trio.current_time()
         with trio.move_on_after(self._seconds_left):
             message = await self._receive()
-            self._whole = not message.get("more_body", False)
+            self.whole = not message.get("more_body", False)
             self._seconds_left -= trio.current_time() - began
             self._seconds_left += len(message.get("body", b"")) / PROGRESS_BYTES_PER_SECOND
             return message
         self.timed_out = True
-        self._whole = True
+        self.whole = True
         if self._connection is not None:
             self._connection.cut()
         return {"type": "http.disconnect"}
@@ -182,7 +192,7 @@ class HypercornLane:
         config.errorlog = logging.getLogger("parley.hypercorn")  # handlers are the process's business
         config.include_server_header = False
         config.h11_max_incomplete_size = limits.header_bytes
-        config.keep_alive_timeout = limits.header_seconds - limits.sweep_seconds
+        config.keep_alive_timeout = inf  # see HandedOver
         config.keep_alive_max_requests = 100_000  # counting buys nothing, and every closing costs a client a try
         # Its own size limit tells the client, but neither ends the connection nor tells the application; ours, behind
         # it, does both. So this one is only there to stop what is over by far.
@@ -213,11 +223,13 @@ class HypercornLane:
                 await lifespan.wait_for_shutdown()
                 nursery.cancel_scope.cancel()
 
-    async def serve(self, stream: HandedOver) -> None:
+    async def serve(self, stream: HandedOver, life: Life) -> None:
         """Serve one connection to its end."""
         state = ConnectionState(LifespanState({**self._state, CONNECTION: stream}))
-        # typed for TLS streams only; it tells plain ones by their missing do_handshake
-        await TCPServer(self._app, self._config, self._context, state, stream)  # type: ignore[arg-type]
+        stream.await_request()
+        with life.renew():
+            # typed for TLS streams only; it tells plain ones by their missing do_handshake
+            await TCPServer(self._app, self._config, self._context, state, stream)  # type: ignore[arg-type]
 
     async def drain(self) -> None:
         """Close idle connections and let the others close behind their present request."""

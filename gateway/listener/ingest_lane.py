@@ -15,7 +15,7 @@ import msgspec
 import structlog
 import trio
 
-from gateway.http import Handler, Request, Response
+from gateway.http import Request, Response
 from gateway.listener.answers import CLOSE, CONTINUE, KEEP, KEEP_HTTP10, Answers
 from gateway.listener.chunked import ChunkedBody
 from gateway.listener.limits import LINGER_SECONDS, PROGRESS_BYTES_PER_SECOND, Limits
@@ -108,7 +108,6 @@ class IngestLane:
                 body, buffer = received
                 at = 0
 
-            assert head.handler is not None  # noqa: S101 - the sniffer's promise: one of the two is there
             life.phase = Phase.WORKING
             life.deadline = inf
             request = Request(
@@ -119,14 +118,12 @@ class IngestLane:
                 body=body,
                 client=wire.client,
             )
-            keep = head.keep_alive and not self._watch.draining
-            connection = (KEEP_HTTP10 if head.http10 else KEEP) if keep else CLOSE
-            answer = await self._answer(head.handler, request, connection)
-            if answer is None:
-                return self._answers.encode(FAILED.response(), CLOSE)
+            answer, keep = await self._answer(head, request)
             if not keep:
                 return answer
             await wire.send(answer)
+            if self._watch.draining:
+                return None  # it began while the answer was on its way
             life.phase = Phase.IDLE
             life.deadline = trio.current_time() + self._limits.idle_seconds
             without_rest += 1
@@ -134,17 +131,21 @@ class IngestLane:
                 without_rest = 0
                 await trio.lowlevel.checkpoint()
 
-    async def _answer(self, handler: Handler, request: Request, connection: bytes) -> bytes | None:
-        """Return the handler's answer as bytes, None when it failed: this is the connection's boundary to bugs."""
+    async def _answer(self, head: Head, request: Request) -> tuple[bytes, bool]:
+        """Return the handler's answer, and whether others may follow: the connection's boundary to bugs."""
+        assert head.handler is not None  # noqa: S101 - the sniffer's promise: one of the two is there
         try:
-            response: Response = await handler(request)
-            answer = self._answers.encode(response, connection, without_body=request.method == "HEAD")
+            response: Response = await head.handler(request)
+            # Asked only now: the shutdown may have begun while the handler worked.
+            keep = head.keep_alive and not self._watch.draining
+            connection = (KEEP_HTTP10 if head.http10 else KEEP) if keep else CLOSE
+            answer = self._answers.encode(response, connection, without_body=head.method == "HEAD")
         except Exception:
             self._counters.failed += 1
-            log.exception("handler_failed", method=request.method, path=request.path)
-            return None
+            log.exception("handler_failed", method=head.method, path=head.path)
+            return self._answers.encode(FAILED.response(), CLOSE), False
         self._counters.answers[response.status] += 1
-        return answer
+        return answer, keep
 
     async def _receive_body(
         self, wire: Wire, life: Life, head: Head, data: bytes

@@ -23,12 +23,12 @@ class Limits:
     """One inbound WebSocket message. More closes with 1009."""
     header_seconds: float = 10.0
     """From the connection, or a request's first byte, to the end of its headers; also the TLS handshake.
-    Connections owned by hypercorn idle no longer than this, because there an idle connection and one with half
-    a head look the same."""
+    Connections owned by hypercorn idle no longer than this, because there an idle connection and one with half a
+    head look the same."""
     body_seconds: float = 30.0
     """From the end of the headers to the end of the body, plus a second for each 64 KiB received."""
     send_seconds: float = 10.0
-    """How long one write may wait for a peer that does not read, plus a second for each 64 KiB of it."""
+    """How long a write may wait for a peer that does not read, plus a second for each 64 KiB in 256 KiB of it."""
     idle_seconds: float = 75.0
     """Between two requests of a kept-alive connection; above the 60 s proxies keep theirs, so that they close first."""
     close_seconds: float = 5.0

@@ -226,12 +226,9 @@ class Listener:
                 await self._realtime.serve(wire, departure.head, departure.rest)
             else:
                 life.lane = "hypercorn"
-                if tls is None:
-                    stream = HandedOver(wire, departure.rest, self._limits, peer, own)
-                else:
-                    alpn = tls.selected_alpn_protocol()
-                    stream = HandedOverTLS(wire, departure.rest, self._limits, peer, own, alpn)
-                await self._hypercorn.serve(stream)
+                handed = (wire, life, departure.rest, self._limits, peer, own)
+                stream = HandedOver(*handed) if tls is None else HandedOverTLS(*handed, tls.selected_alpn_protocol())
+                await self._hypercorn.serve(stream, life)
         except* Exception:
             self._counters.failed += 1
             log.exception("connection_failed", lane=life.lane)

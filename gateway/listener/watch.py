@@ -39,6 +39,11 @@ class Life:
         self.expired = False
         self.scope = trio.CancelScope()
 
+    def renew(self) -> trio.CancelScope:
+        """Return a scope for the next lane, the last one's being used up."""
+        self.scope = trio.CancelScope()
+        return self.scope
+
     def expire(self) -> None:
         """End it: whatever it waits for is cancelled, once."""
         self.expired = True

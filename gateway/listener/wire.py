@@ -16,6 +16,11 @@ from gateway.listener.limits import PROGRESS_BYTES_PER_SECOND, Limits
 
 RECEIVE_BYTES = 64 * 1024
 
+_SEND_PIECE = 256 * 1024
+"""What a peer has to take before its time for sending starts anew: so a big answer may take long, but one that is not
+read at all is given up as soon as a small one."""
+_PIECE_BONUS_SECONDS = _SEND_PIECE / PROGRESS_BYTES_PER_SECOND
+
 
 class Wire(Protocol):
     """One connection's bytes. One task receives; sends are serialised by the caller."""
@@ -36,9 +41,6 @@ class Wire(Protocol):
     async def finish(self) -> None:
         """Say that nothing more will be sent, as far as the transport can."""
 
-    def as_stream(self) -> trio.abc.Stream:
-        """Return the connection as a trio stream; the wire is not used afterwards, except for `close` and `abort`."""
-
     async def close(self) -> None:
         """Close in bounded time, also when cancelled. May be called twice."""
 
@@ -46,17 +48,12 @@ class Wire(Protocol):
         """Drop the connection now. Tasks that wait on it wake up. May be called twice."""
 
 
-def send_allowance(limits: Limits, size: int) -> float:
-    """Return the seconds a write of `size` bytes may wait for its peer."""
-    return limits.send_seconds + size / PROGRESS_BYTES_PER_SECOND
-
-
 class SocketWire:
     """A plain TCP connection.
 
     Why not `trio.SocketStream`: its `receive_some` first tries a read that nearly always fails (the next request is not
     there yet: a system call and an exception), and its `send_all` ends in a trip round the scheduler. Here a request
-    costs one wait, one recv and one send. A stream is made when another lane wants one.
+    costs one wait, one recv and one send.
     """
 
     def __init__(self, sock: socket.socket, client: str, limits: Limits) -> None:
@@ -66,12 +63,11 @@ class SocketWire:
         self.client = client
         self._sock = sock
         self._limits = limits
-        self._stream: trio.SocketStream | None = None
 
     async def receive(self) -> bytes:
         """Return the next bytes, b"" at the end."""
         try:
-            while True:
+            while self._sock.fileno() >= 0:
                 await trio.lowlevel.wait_readable(self._sock)
                 try:
                     return self._sock.recv(RECEIVE_BYTES)
@@ -79,6 +75,8 @@ class SocketWire:
                     continue  # readiness was spurious
         except (OSError, trio.ClosedResourceError):
             return b""
+        await trio.lowlevel.checkpoint()
+        return b""
 
     async def send(self, data: bytes) -> None:
         """Send everything. Raises trio.BrokenResourceError."""
@@ -92,28 +90,27 @@ class SocketWire:
             await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, rest: memoryview) -> None:
-        with trio.move_on_after(send_allowance(self._limits, len(rest))):
-            while rest:
-                try:
-                    await trio.lowlevel.wait_writable(self._sock)
-                    rest = rest[self._sock.send(rest) :]
-                except BlockingIOError:
-                    continue
-                except (OSError, trio.ClosedResourceError) as error:
-                    raise trio.BrokenResourceError from error
-            return
-        self.abort()
-        raise trio.BrokenResourceError("the peer does not read")
+        while rest:
+            left_over = len(rest) - _SEND_PIECE
+            with trio.move_on_after(self._limits.send_seconds + _PIECE_BONUS_SECONDS):
+                while len(rest) > max(left_over, 0):
+                    if self._sock.fileno() < 0:
+                        raise trio.BrokenResourceError("closed meanwhile")
+                    try:
+                        await trio.lowlevel.wait_writable(self._sock)
+                        rest = rest[self._sock.send(rest) :]
+                    except BlockingIOError:
+                        continue
+                    except (OSError, trio.ClosedResourceError) as error:
+                        raise trio.BrokenResourceError from error
+                continue
+            self.abort()
+            raise trio.BrokenResourceError("the peer does not read")
 
     async def finish(self) -> None:
         """Half-close, where the transport can."""
         with suppress(OSError):  # gone already, which is what this is about
             self._sock.shutdown(socket.SHUT_WR)
-
-    def as_stream(self) -> trio.abc.Stream:
-        """Return the connection as a trio stream."""
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._sock))
-        return self._stream
 
     async def close(self) -> None:
         """Close in bounded time."""
@@ -121,9 +118,7 @@ class SocketWire:
 
     def abort(self) -> None:
         """Drop the connection now."""
-        if self._stream is not None:
-            self._stream.socket.close()
-        elif self._sock.fileno() >= 0:
+        if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
@@ -153,23 +148,20 @@ class StreamWire:
     async def send(self, data: bytes) -> None:
         """Send everything. Raises trio.BrokenResourceError."""
         try:
-            with trio.move_on_after(send_allowance(self._limits, len(data))):
-                await self._stream.send_all(data)
-                return
+            for at in range(0, len(data), _SEND_PIECE):
+                with trio.move_on_after(self._limits.send_seconds + _PIECE_BONUS_SECONDS) as scope:
+                    await self._stream.send_all(data[at : at + _SEND_PIECE])
+                if scope.cancelled_caught:
+                    self.abort()
+                    raise trio.BrokenResourceError("the peer does not read")
         except trio.ClosedResourceError as error:
             raise trio.BrokenResourceError from error
-        self.abort()
-        raise trio.BrokenResourceError("the peer does not read")
 
     async def finish(self) -> None:
         """Half-close, where the transport can."""
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._stream.send_eof()
-
-    def as_stream(self) -> trio.abc.Stream:
-        """Return the connection as a trio stream."""
-        return self._stream
 
     async def close(self) -> None:
         """Close in bounded time."""

@@ -65,7 +65,7 @@ class _SocketIOLink:
 
     @property
     def queued_bytes(self) -> int:
-        return self._socket.queued_bytes
+        return self._socket._session.outbox.statistics().queued_bytes
 
     def answer_to(self, event: Event) -> Answer:
         """Return what takes the answer to `event`."""

@@ -32,7 +32,6 @@ Theory of operation
 
 import contextlib
 import heapq
-import itertools
 import math
 import secrets
 from collections import Counter
@@ -76,11 +75,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStatistics(msgspec.Struct, frozen=True):
-    """Sessions that are open, how many were opened so far, and how the others ended, by close code."""
+    """Sessions that are open and the bytes that wait for them, how many were opened so far, how they ended, by code."""
 
     sessions: int
     polling: int
     websocket: int
+    queued_bytes: int
     opened: int
     closed: dict[int, int]
 
@@ -131,6 +131,8 @@ class Session:
 
         Never waits. Returns False when the session is closed, or closes for it: there was no room (4008).
         """
+        if self.closed.is_set():
+            return False
         if self.outbox.push(message):
             return True
         self.abort(CloseCode.SLOW_CONSUMER, "slow consumer")
@@ -257,7 +259,7 @@ class Session:
         except SocketClosed:
             self._lose_carrier()
         finally:
-            self.abort(CloseCode.GOING_AWAY, "server shutting down")  # no other reason is known: it was cancelled
+            self.abort(CloseCode.GOING_AWAY, "server shutting down")  # where nothing ended it, the lane cancelled this
             self._carrier = None
             with trio.move_on_after(self._settings.close_grace, shield=True):
                 await self.dismiss(ws)
@@ -359,8 +361,7 @@ class EngineServer:
         self._settings = settings or EngineSettings()
         self._sessions: dict[str, Session] = {}
         self._nursery: trio.Nursery | None = None
-        self._beats: list[tuple[float, int, Session]] = []
-        self._count = itertools.count()
+        self._beats: list[tuple[float, str]] = []  # sids, lest the heap keeps alive what has ended
         self._nap = trio.CancelScope()
         self._empty = trio.Event()
         self._opened = 0
@@ -438,6 +439,7 @@ class EngineServer:
             sessions=len(self._sessions),
             polling=len(self._sessions) - websocket,
             websocket=websocket,
+            queued_bytes=sum(session.outbox.held_bytes for session in self._sessions.values()),
             opened=self._opened,
             closed=dict(self._closed),
         )
@@ -490,7 +492,7 @@ class EngineServer:
 
     def _schedule(self, session: Session) -> None:
         deadline = session.deadline
-        heapq.heappush(self._beats, (deadline, next(self._count), session))
+        heapq.heappush(self._beats, (deadline, session.sid))
         self._nap.deadline = min(self._nap.deadline, deadline)
 
     async def _keep_time(self) -> None:
@@ -499,9 +501,11 @@ class EngineServer:
                 await trio.sleep_forever()
             now = trio.current_time()
             while self._beats and self._beats[0][0] <= now:
-                session = heapq.heappop(self._beats)[2]
+                session = self._sessions.get(heapq.heappop(self._beats)[1])
+                if session is None:
+                    continue
                 session.beat(now)
-                if session.sid in self._sessions and session.deadline > now:
+                if session.deadline > now:
                     self._schedule(session)
 
     def _handshake(self, session: Session, transport: Transport) -> bytes:

@@ -71,7 +71,7 @@ class Outbox(Generic[T]):
     def push(self, item: T) -> bool:
         """Add `item`. Returns False, and keeps nothing, when it would exceed the bound or the outbox is closed."""
         size = len(item)
-        if self._closed or self._queued + self._in_flight + size > self._max_bytes:
+        if self._closed or self.held_bytes + size > self._max_bytes:
             return False
         self._items.append(item)
         self._queued += size
@@ -110,7 +110,7 @@ class Outbox(Generic[T]):
 
     async def wait_below(self, mark: int) -> None:
         """Wait until fewer than `mark` bytes are held, in flight included, or the outbox is closed."""
-        while self._queued + self._in_flight >= mark and not self._closed:
+        while self.held_bytes >= mark and not self._closed:
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
@@ -130,11 +130,16 @@ class Outbox(Generic[T]):
         """Whether nothing waits to be taken. What is in flight does not count."""
         return not self._items
 
+    @property
+    def held_bytes(self) -> int:
+        """What counts against the bound: bytes that wait or are being written."""
+        return self._queued + self._in_flight
+
     def statistics(self) -> OutboxStatistics:
         """Return what is held now and what has passed."""
         return OutboxStatistics(
             queued_items=len(self._items),
-            queued_bytes=self._queued + self._in_flight,
+            queued_bytes=self.held_bytes,
             in_flight_bytes=self._in_flight,
             pushed_items=self._pushed_items,
             pushed_bytes=self._pushed_bytes,

@@ -378,9 +378,10 @@ class _Client:
         try:
             with socket.scope:
                 await _serve(handler, socket)
+            # Only here: one that failed, or is cancelled by our shutdown, must not be told to stay away.
+            socket.disconnect()
         finally:
             self._handlers -= 1
-            socket.disconnect()
             self._leave(socket)
 
     def _leave(self, socket: Socket) -> None:

@@ -135,7 +135,8 @@ def _arguments(batch: Sequence[Append], kept: tuple[Sequence[RawWebhook], Sequen
     rows["w"] = [astuple(webhook) for webhook in webhooks]
     rows["q"] = [astuple(replace(entry, detail=storable(entry.detail))) for entry in quarantine]
     return [
-        column
+        # A column of nothing but None goes as one NULL: asyncpg encodes arrays element by element.
+        None if column and column.count(None) == len(column) else column
         for group, width in WIDTHS.items()
         for column in (zip(*rows[group], strict=True) if rows[group] else ((),) * width)
     ]

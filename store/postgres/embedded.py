@@ -77,7 +77,7 @@ async def attach(data_dir: Path, *, keep: bool) -> AsyncIterator[str]:
     Raises:
         StoreRefused: the server cannot be made or started here; the text says why.
     """
-    server = _Server(data_dir)
+    server = Server(data_dir)
     users = await trio.to_thread.run_sync(server.enter)
     try:
         async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def attach(data_dir: Path, *, keep: bool) -> AsyncIterator[str]:
             await trio.to_thread.run_sync(server.leave, users)
 
 
-async def _watch(server: "_Server") -> None:
+async def _watch(server: "Server") -> None:
     while True:
         await trio.sleep(WATCH_INTERVAL)
         if server.crashed():
@@ -102,7 +102,7 @@ async def _watch(server: "_Server") -> None:
                 log.error("the embedded PostgreSQL did not start: %s", error)
 
 
-class _Server:
+class Server:
     """One data directory's server, as this process sees it. All methods block."""
 
     def __init__(self, data_dir: Path) -> None:

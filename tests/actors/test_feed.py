@@ -335,6 +335,39 @@ async def test_what_is_pruned_during_the_catch_up_is_noticed(ledger: Ledger) -> 
     assert follower.offsets == [1, 2, 3]
 
 
+async def test_an_epoch_that_changes_during_the_catch_up_is_noticed(ledger: Ledger) -> None:
+    feed = Feed(ledger)
+    ledger.commit(3)
+
+    class Restoring(Follower):
+        def deliver(self, frame: Any, offset: int) -> None:
+            super().deliver(frame, offset)
+            ledger.epoch = "two"
+            feed.interrupt([TENANT])
+
+    answer = await feed.follow(TENANT, EVERYTHING, Restoring(), offset=0)
+    assert answer == SnapshotRequired("epoch_changed", "two", 3)
+
+
+async def test_each_event_of_a_catch_up_waits_until_there_is_room(ledger: Ledger) -> None:
+    feed = Feed(ledger)
+    ledger.commit(7)
+
+    class Counting(Follower):
+        asked = 0
+
+        async def ready(self) -> None:
+            self.asked += 1
+
+        def deliver(self, frame: Any, offset: int) -> None:
+            assert self.asked == offset
+            super().deliver(frame, offset)
+
+    follower = Counting()
+    await feed.follow(TENANT, EVERYTHING, follower, epoch="one", offset=0)
+    assert (len(follower.offsets), follower.asked) == (7, 8)  # and once for the ring
+
+
 async def test_a_store_that_is_away_is_said_and_attaches_nobody(ledger: Ledger) -> None:
     feed, follower = Feed(ledger), Follower()
     ledger.away = True

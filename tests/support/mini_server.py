@@ -4,8 +4,7 @@ It implements the contract of `gateway.http` by its letter and nothing more: one
 handler is cancelled when its client goes away, no limits. Loopback only.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import h11
 import trio
@@ -112,9 +111,9 @@ class MiniWebSocket:
 class MiniServer:
     """Serves `http` and `websocket` on 127.0.0.1."""
 
-    def __init__(self, http: Handler, websocket: SocketHandler) -> None:
-        self._http = http
-        self._websocket = websocket
+    def __init__(self, handlers: Mapping[str, Handler], sockets: Mapping[str, SocketHandler]) -> None:
+        self._handlers = handlers
+        self._sockets = sockets
 
     async def serve(self, port: int = 0, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = await trio.open_tcp_listeners(port, host="localhost")
@@ -123,10 +122,8 @@ class MiniServer:
             for listener in listeners[1:]:
                 await listener.aclose()
             del listeners[1:]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, self.connection, listeners)
-            task_status.started(port)
-            await trio.sleep(math.inf)
+        task_status.started(port)
+        await trio.serve_listeners(self.connection, listeners)
 
     async def connection(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until it closes or becomes a WebSocket."""
@@ -137,7 +134,7 @@ class MiniServer:
                 if request is None:
                     return
                 if (request.header(b"upgrade") or b"").lower() == b"websocket":
-                    await self._websocket(MiniWebSocket(stream, request))
+                    await self._sockets[request.path](MiniWebSocket(stream, request))
                     return
                 response = await self._answer(stream, http, request)
                 if response is None:
@@ -158,7 +155,7 @@ class MiniServer:
         response: Response | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, stream, http, nursery.cancel_scope)
-            response = await self._http(request)
+            response = await self._handlers[request.path](request)
             nursery.cancel_scope.cancel()
         return response
 

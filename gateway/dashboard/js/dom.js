@@ -56,8 +56,8 @@ export function avatar(id, name) {
 /** Make `element`, an avatar, that of another contact. */
 export function paintAvatar(element, id, name) {
   let hash = 0;
-  for (const sign of id) hash = (hash * 31 + sign.codePointAt(0)) >>> 0;
-  element.style.setProperty("--hue", String(hash % 360));
+  for (const sign of id) hash = Math.imul(hash ^ sign.codePointAt(0), 0x9e3779b1) >>> 0; // golden ratio: neighbouring ids lie far apart
+  element.style.setProperty("--hue", String((hash >>> 8) % 360));
   const words = name.split(/[\s@]+/u).filter((word) => /^[\p{L}\p{N}]/u.test(word));
   const letters = words.length > 1 ? [words[0], words.at(-1)] : words;
   setText(element, letters.map((word) => [...word][0].toLocaleUpperCase()).join("") || "#");

@@ -35,7 +35,7 @@ export function renderNote({ steps }, openConversation) {
     conversation_started: () => ["spark", "Conversation started"],
     contact_identified: () => ["person", identified(event)],
     call_recorded: () => ["phone", call(event, steps), rawJson(steps.map((step) => step.event.payload), "Show call data")],
-    preference_set: () => ["bell", `Contact ${PREFERENCES[event.value] ?? event.value} ${event.category.replaceAll("_", " ")}`, event.detail],
+    preference_set: () => ["bell", `Contact ${PREFERENCES[event.value] ?? event.value} ${event.category.replaceAll("_", " ")}${event.detail ? ` (${event.detail})` : ""}`],
     unknown_kept: () => ["braces", `Kept, not understood yet: ${event.what}`, rawJson(event.payload)],
     conversation_merged: () => [
       "merge", "This contact turned out to be known already. ",

@@ -102,7 +102,7 @@ create table messages (
     problems     bytea,
     edited       boolean  not null,
     revoked      boolean  not null,
-    primary key (tenant, message_id, conversation)
+    primary key (message_id, conversation)
 ) with (fillfactor = 90);
 create index messages_thread on messages (conversation, seq);
 

@@ -1,4 +1,4 @@
--- The journal's one statement: check every append of a batch, then record them all, or refuse by name and record nothing.
+-- The journal's one statement: check every append of a batch and record them all, or refuse by name and record nothing.
 --
 -- Order of locks, the same for all writers: the gate (shared), the tenants' feeds in order of their ids. Everything else an append writes
 -- belongs to one of those tenants, so no two writers can wait for each other. `acquire_partitions` takes the gate exclusively: it waits for
@@ -7,7 +7,8 @@
 -- The arrays of a group run in parallel. Tenants (t_) come sorted, each with the number of its events. Appends (a_). Events (e_) carry their
 -- tenant's place in t_ (from 1) and their rank among its events of this batch (from 1): base + rank is the feed offset. Messages (m_) carry
 -- the rank before their append's first event; their seq counts from there. Dedupe keys (d_) and aliases (l_) carry their append's place in
--- a_. Conversations (c_), snapshots (s_), raw webhooks (w_), quarantined items (q_). Returns each tenant's base: its head before this batch.
+-- a_. Conversations (c_), snapshots (s_), raw webhooks (w_), quarantined items (q_). An array that would hold nothing but NULL may be NULL.
+-- Returns each tenant's base: its head before this batch.
 --
 -- Raises PY001 with, as DETAIL, a JSON array of [append, outcome, payload] (one an append: the first of fenced, version, duplicate, alias).
 create function append_batch(
@@ -29,6 +30,9 @@ create function append_batch(
 ) returns bigint[] language plpgsql as $$
 declare
     bases bigint[];
+    moved text[];
+    started text[];
+    fresh bytea[];
     more jsonb;
     refused jsonb := '[]';
 begin
@@ -44,20 +48,49 @@ begin
     from unnest(t_tenant, t_events) with ordinality as t (tenant, events, place) join counted c using (tenant)
     into bases;
 
-    select jsonb_agg(case when p.partition is null then jsonb_build_array(a.place, 'fenced', a.partition)
-                          else jsonb_build_array(a.place, 'version', coalesce(s.version, 0)) end)
-    from unnest(a_stream, a_partition, a_epoch, a_expected) with ordinality as a (stream, partition, epoch, expected, place)
+    -- Heads and dedupe keys are written as they are checked: what cannot be written is refused. Nobody else moves a head of these tenants now.
+    with done as (
+        update streams s set version = a.version from unnest(a_stream, a_expected, a_version) as a (stream, expected, version)
+        where s.stream = a.stream and s.version = a.expected and a.expected > 0
+        returning s.stream
+    )
+    select array_agg(stream) from done into moved;
+    with done as (
+        insert into streams as s (stream, tenant, partition, version)
+        select a.stream, a.tenant, a.partition, a.version
+        from unnest(a_stream, a_tenant, a_partition, a_expected, a_version) as a (stream, tenant, partition, expected, version)
+        where a.expected = 0
+        on conflict (stream) do update set version = excluded.version where s.version = 0
+        returning s.stream
+    )
+    select array_agg(stream) from done into started;
+    with done as (
+        insert into dedupe (key, at) select k, now_ms from unnest(d_key) as k on conflict do nothing returning key
+    )
+    select array_agg(key) from done into fresh;
+
+    select jsonb_agg(jsonb_build_array(a.place, 'fenced', a.partition))
+    from unnest(a_partition, a_epoch) with ordinality as a (partition, epoch, place)
     left join partitions p on p.partition = a.partition and p.epoch = a.epoch and p.owner = me
-    left join streams s on s.stream = a.stream
-    where p.partition is null or coalesce(s.version, 0) <> a.expected
+    where p.partition is null
     into more;
     refused := refused || coalesce(more, '[]');
 
-    select jsonb_agg(jsonb_build_array(r.append, 'duplicate', r.keys))
-    from (select k.append, jsonb_agg(encode(k.key, 'hex')) as keys
-          from unnest(d_append, d_key) as k (append, key) join dedupe d on d.key = k.key group by k.append) r
-    into more;
-    refused := refused || coalesce(more, '[]');
+    if coalesce(cardinality(moved), 0) + coalesce(cardinality(started), 0) < cardinality(a_stream) then
+        select jsonb_agg(jsonb_build_array(a.place, 'version', coalesce(s.version, 0)))
+        from unnest(a_stream) with ordinality as a (stream, place) left join streams s on s.stream = a.stream
+        where a.stream <> all (coalesce(moved || started, '{}'))
+        into more;
+        refused := refused || more;
+    end if;
+
+    if coalesce(cardinality(fresh), 0) < cardinality(d_key) then
+        select jsonb_agg(jsonb_build_array(r.append, 'duplicate', r.keys))
+        from (select k.append, jsonb_agg(encode(k.key, 'hex')) as keys
+              from unnest(d_append, d_key) as k (append, key) where k.key <> all (coalesce(fresh, '{}')) group by k.append) r
+        into more;
+        refused := refused || more;
+    end if;
 
     if cardinality(l_id) > 0 then
         select jsonb_agg(jsonb_build_array(l.append, 'alias', jsonb_build_array(l.id, x.conversation)))
@@ -72,17 +105,11 @@ begin
         raise exception using errcode = 'PY001', message = 'appends refused', detail = refused::text;
     end if;
 
-    insert into streams as s (stream, tenant, partition, version)
-    select * from unnest(a_stream, a_tenant, a_partition, a_version)
-    on conflict (stream) do update set version = excluded.version;
-
     insert into events (tenant, feed_offset, stream, version, kind, body, at, recorded_at, endpoint, cause)
     select e.tenant, bases[e.t] + e.rank, e.stream, e.version, e.kind, e.body, e.at, now_ms, e.endpoint,
            e.cause
     from unnest(e_t, e_rank, e_tenant, e_stream, e_version, e_kind, e_body, e_at, e_endpoint, e_cause)
         as e (t, rank, tenant, stream, version, kind, body, at, endpoint, cause);
-
-    insert into dedupe (key, at) select k, now_ms from unnest(d_key) as k;
 
     if cardinality(l_id) > 0 then
         delete from aliases x using unnest(l_append, l_endpoint, l_id, l_remove) as l (append, endpoint, id, remove)
@@ -105,7 +132,7 @@ begin
         select tenant, message_id, target, seq, at, recorded_at, outbound, origin, kind, content, context, author, status, status_at,
                problems, edited, revoked
         from moved
-        on conflict (tenant, message_id, conversation) do update set
+        on conflict (message_id, conversation) do update set
             seq = coalesce(m.seq, excluded.seq),
             at = coalesce(m.at, excluded.at),
             recorded_at = coalesce(m.recorded_at, excluded.recorded_at),
@@ -130,7 +157,7 @@ begin
                 m_context, m_author, m_problems, m_edited, m_revoked)
         as w (t, before, tenant, conversation, id, status, status_at, seq, at, outbound, origin, kind, content, context, author, problems,
               edited, revoked)
-    on conflict (tenant, message_id, conversation) do update set
+    on conflict (message_id, conversation) do update set
         seq = coalesce(excluded.seq, m.seq),
         at = coalesce(excluded.at, m.at),
         recorded_at = coalesce(excluded.recorded_at, m.recorded_at),

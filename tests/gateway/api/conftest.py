@@ -1,12 +1,13 @@
-"""A gateway with two tenants, over a store that holds rows in plain lists."""
+"""A gateway with two tenants, seven conversations each, over the store in memory."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import pytest
 import quart
+import trio
 from quart.typing import TestClientProtocol
 from quart_trio import QuartTrio
 
@@ -17,19 +18,23 @@ from gateway.dashboard import assets
 from gateway.http import Request, Response
 from gateway.metrics import Metrics
 from gateway.routing import RouteTable, new_key
+from protocol.ids import PARTITIONS, partition_of
+from protocol.machines.timeline import RANK
 from store.contract import (
     ApiKey,
-    ConversationRow,
+    Append,
+    ConversationWrite,
     Endpoint,
     FeedHead,
-    MessageRow,
+    MessageWrite,
+    NewEvent,
     QuarantineEntry,
-    Routes,
     StoredEvent,
-    StoreUnavailable,
     Tenant,
 )
+from store.memory import MemoryDatabase, MemoryStore
 
+T0 = 1790000000000
 BAKERY, FLORIST = Tenant("tnt_bakery", "bakery", "The Bakery"), Tenant("tnt_florist", "florist", "The Florist")
 ENDPOINTS = {BAKERY.id: "300000000000001", FLORIST.id: "300000000000002"}
 
@@ -38,149 +43,90 @@ def conversation_id(tenant: Tenant, number: int) -> str:
     return f"cnv_{tenant.slug}{number:03}"
 
 
-@dataclass
-class RowsStore:
-    """What the API reads of a store, over lists that a test fills; `away` makes every call fail."""
+class WatchedStore(MemoryStore):
+    """The store in memory, with places to look at and to interfere: `before_read` runs in every call, `checks` counts `check`.
 
-    routes: Routes
-    conversations: dict[str, list[ConversationRow]] = field(default_factory=dict)
-    messages: dict[str, list[MessageRow]] = field(default_factory=dict)
-    events: dict[str, list[StoredEvent]] = field(default_factory=dict)
-    quarantine: list[QuarantineEntry] = field(default_factory=list)
-    oldest: int = 1
-    epoch: str = "epoch-1"
-    away: bool = False
-    before_read: Callable[[], Awaitable[None]] | None = None
-    calls: list[str] = field(default_factory=list)
+    `oldest` is what the feed's head claims, `pruned` what `read_feed` really lacks.
+    """
 
-    async def _serve(self, name: str) -> None:
-        self.calls.append(name)
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_read: Callable[[], Awaitable[None]] | None = None
+        self.reads = 0
+        self.checks = 0
+        self.oldest = 1
+        self.pruned = 0
+
+    async def _reach(self) -> MemoryDatabase:
+        self.reads += 1
         if self.before_read is not None:
             await self.before_read()
-        if self.away:
-            raise StoreUnavailable("the database at db.internal is away")
-
-    async def load_routes(self) -> Routes:
-        await self._serve("load_routes")
-        return self.routes
+        return await super()._reach()
 
     async def check(self) -> None:
-        await self._serve("check")
+        self.checks += 1
+        await super().check()
 
     async def feed_head(self, tenant: str) -> FeedHead:
-        await self._serve("feed_head")
-        return FeedHead(self.epoch, len(self.events[tenant]), self.oldest)
+        return msgspec.structs.replace(await super().feed_head(tenant), oldest=self.oldest)
 
     async def read_feed(self, tenant: str, *, after: int, limit: int = 500) -> list[StoredEvent]:
-        await self._serve("read_feed")
-        return [event for event in self.events[tenant] if event.offset > after][:limit]
-
-    async def read_stream(self, tenant: str, stream: str, *, after: int = 0, limit: int = 500) -> list[StoredEvent]:
-        await self._serve("read_stream")
-        return [one for one in self.events[tenant] if one.stream == stream and one.version > after][:limit]
-
-    async def list_conversations(
-        self,
-        tenant: str,
-        *,
-        endpoint: str | None = None,
-        unanswered: bool | None = None,
-        search: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 50,
-    ) -> list[ConversationRow]:
-        await self._serve("list_conversations")
-        rows = sorted(self.conversations[tenant], key=lambda row: (row.last_at, row.id), reverse=True)
         return [
-            row
-            for row in rows
-            if (endpoint is None or row.endpoint == endpoint)
-            and (unanswered is None or (row.unanswered > 0) == unanswered)
-            and (search is None or search in row.name)
-            and (before is None or (row.last_at, row.id) < before)
-        ][:limit]
-
-    async def get_conversation(self, tenant: str, conversation: str) -> ConversationRow | None:
-        await self._serve("get_conversation")
-        return next((row for row in self.conversations[tenant] if row.id == conversation), None)
-
-    async def list_messages(
-        self, tenant: str, conversation: str, *, before: int | None = None, limit: int = 50
-    ) -> list[MessageRow]:
-        await self._serve("list_messages")
-        assert any(row.id == conversation for row in self.conversations[tenant])
-        rows = sorted(self.messages.get(conversation, []), key=lambda row: row.seq, reverse=True)
-        return [row for row in rows if before is None or row.seq < before][:limit]
-
-    async def list_quarantine(
-        self, *, tenant: str | None = None, limit: int = 50, before: str | None = None
-    ) -> list[QuarantineEntry]:
-        await self._serve("list_quarantine")
-        entries = sorted(self.quarantine, key=lambda entry: entry.id, reverse=True)
-        return [one for one in entries if one.tenant == tenant and (before is None or one.id < before)][:limit]
+            event for event in await super().read_feed(tenant, after=after, limit=limit) if event.offset > self.pruned
+        ]
 
 
-def rows_of(tenant: Tenant) -> tuple[list[ConversationRow], list[MessageRow], list[StoredEvent]]:
-    """Seven conversations; number n of them with n messages, each message an event."""
-    conversations, messages, events = [], [], []
-    for number in range(1, 8):
-        stream = conversation_id(tenant, number)
-        for version in range(1, number + 1):
-            at = 1790000000000 + number * 1000 + version
-            content = b'{"type":"text","body":"%s %d/%d \\u00e9"}' % (tenant.slug.encode(), number, version)
-            identity = f"wamid.{tenant.slug}.{number}.{version}"
-            body = b'{"type":"message_recorded","at":%d,"message_id":"%s","content":%s}'
-            body %= (at, identity.encode(), content)
-            events.append(
-                StoredEvent(
-                    tenant.id,
-                    len(events) + 1,
-                    stream,
-                    version,
-                    "message_recorded",
-                    body,
-                    at,
-                    at + 5,
-                    ENDPOINTS[tenant.id],
-                )
-            )
-            messages.append(
-                MessageRow(
-                    message_id=identity,
-                    conversation=stream,
-                    seq=len(events),
-                    at=at,
-                    recorded_at=at + 5,
-                    outbound=version % 2 == 0,
-                    origin="customer",
-                    kind="text",
-                    content=content,
-                    context=b'{"message_id":"wamid.before"}' if version == 2 else None,
-                    author=None,
-                    status=30 if version % 2 == 0 else 0,
-                    status_at=at + 9 if version % 2 == 0 else None,
-                    problems=b'[{"code":131047,"title":"Re-engagement"}]' if version == 4 else None,
-                    edited=False,
-                    revoked=False,
-                )
-            )
-        conversations.append(
-            ConversationRow(
-                id=stream,
-                endpoint=ENDPOINTS[tenant.id],
-                contact=b'{"phone":"49151%d","name":"Mira"}' % number,
-                name=f"{tenant.slug} contact {number}",
-                preview="hello",
-                last_at=1790000000000 + number // 2 * 1000,  # pairs at the same moment: the id decides
-                last_outbound=number % 2 == 0,
-                last_status=40 if number % 2 == 0 else 0,
-                unanswered=number % 2,
-                messages=number,
-                version=number,
-                merged_into=None,
+def append_of(tenant: Tenant, number: int, epochs: Mapping[int, int]) -> Append:
+    """Conversation `number` of seven, with as many messages as its number, each an event."""
+    stream = conversation_id(tenant, number)
+    events, messages = [], []
+    for version in range(1, number + 1):
+        at = T0 + number * 1000 + version
+        content = b'{"type":"text","body":"%s %d/%d \\u00e9"}' % (tenant.slug.encode(), number, version)
+        message_id = f"wamid.{tenant.slug}.{number}.{version}"
+        body = b'{"type":"message_recorded","at":%d,"message_id":"%s","content":%s}' % (
+            at,
+            message_id.encode(),
+            content,
+        )
+        events.append(NewEvent("message_recorded", body, at))
+        ours = version % 2 == 0
+        messages.append(
+            MessageWrite(
+                message_id=message_id,
+                status=RANK["delivered"] if ours else 0,
+                status_at=at + 9 if ours else None,
+                seq=version,
+                at=at,
+                outbound=ours,
+                origin="customer",
+                kind="text",
+                content=content,
+                context=b'{"message_id":"wamid.before"}' if version == 2 else None,
+                problems=b'[{"code":131047,"title":"Re-engagement"}]' if version == 4 else None,
             )
         )
-    return conversations, messages, events
+    partition = partition_of(stream)
+    return Append(
+        tenant=tenant.id,
+        stream=stream,
+        partition=partition,
+        epoch=epochs[partition],
+        expected=0,
+        events=tuple(events),
+        endpoint=ENDPOINTS[tenant.id],
+        messages=tuple(messages),
+        conversation=ConversationWrite(
+            endpoint=ENDPOINTS[tenant.id],
+            contact=b'{"phone":"49151%d","name":"Mira"}' % number,
+            name=f"{tenant.slug} contact {number}",
+            preview="hello",
+            last_at=T0 + number // 2 * 1000,  # pairs at the same moment: the id decides
+            last_outbound=number % 2 == 0,
+            unanswered=number % 2,
+            messages=number,
+        ),
+    )
 
 
 @dataclass
@@ -188,7 +134,7 @@ class Gateway:
     """The application under test, with what stands behind it."""
 
     app: QuartTrio
-    store: RowsStore
+    store: WatchedStore
     metrics: Metrics
     keys: dict[str, tuple[str, ApiKey]]
     accepting: bool = True
@@ -203,7 +149,7 @@ class Gateway:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if tenant is not None:
             named.setdefault("authorization", f"Bearer {self.keys[tenant.id][0]}")
-        response: quart.Response = await self.client.get(path, headers=named)  # type: ignore[assignment]
+        response: quart.Response = await self.client.get(path, headers=named)
         return response
 
     async def json(self, path: str, tenant: Tenant | None = BAKERY, *, status: int = 200, **headers: str) -> Any:
@@ -220,6 +166,39 @@ async def body_of(response: quart.Response) -> bytes:
     return data
 
 
+async def exchange(app: QuartTrio, path: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> list[dict[str, Any]]:
+    """Get straight through ASGI, for what the test client hides or cannot send. Returns the messages the application sent."""
+    sent: list[dict[str, Any]] = []
+    scope: Any = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": list(headers),
+        "client": ("127.0.0.1", 5),
+        "server": ("127.0.0.1", 80),
+        "extensions": {},
+    }
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        if not messages:
+            await trio.sleep_forever()
+        return messages.pop()
+
+    async def send(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
 async def problem_of(response: quart.Response, status: int, code: str) -> dict[str, Any]:
     """Check that the answer is the problem `code`, and return it."""
     body = await body_of(response)
@@ -232,44 +211,47 @@ async def problem_of(response: quart.Response, status: int, code: str) -> dict[s
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    yield await make_gateway()
+async def gateway() -> Gateway:
+    return await make_gateway()
 
 
-async def make_gateway(tenants: Sequence[Tenant] = (BAKERY, FLORIST)) -> Gateway:
-    keys = {tenant.id: new_key(tenant.id, at=1790000000000) for tenant in tenants}
-    endpoints = tuple(
-        Endpoint("whatsapp", ENDPOINTS[tenant.id], tenant.id, f"app-secret-{tenant.slug}", f"verify-{tenant.slug}")
-        for tenant in tenants
-    )
-    store = RowsStore(Routes(tuple(tenants), endpoints, tuple(key for _, key in keys.values())))
+async def make_gateway(tenants: Sequence[Tenant] = (BAKERY, FLORIST), *, load: bool = True) -> Gateway:
+    """Fill a store and put the application before it; `load`: the route table knows the tenants already."""
+    store = WatchedStore()
+    epochs = await store.acquire_partitions(range(PARTITIONS))
+    keys = {}
     for tenant in tenants:
-        store.conversations[tenant.id], messages, store.events[tenant.id] = rows_of(tenant)
-        for message in messages:
-            store.messages.setdefault(message.conversation, []).append(message)
-        store.quarantine += [
+        keys[tenant.id] = new_key(tenant.id, at=T0)
+        await store.add_tenant(tenant)
+        await store.add_key(keys[tenant.id][1])
+        number, secret, token = ENDPOINTS[tenant.id], f"app-secret-{tenant.slug}", f"verify-{tenant.slug}"
+        await store.add_endpoint(Endpoint("whatsapp", number, tenant.id, secret, token))
+        quarantine = [
             QuarantineEntry(f"qrt_{tenant.slug}{number}", number, "bad_item", "why", b'{"n":%d}' % number, tenant.id)
             for number in range(5)
         ]
-    store.quarantine.append(QuarantineEntry("qrt_nobody", 9, "unrouted", "unknown number", b"{}"))
-    routes = RouteTable(store)  # type: ignore[arg-type]  # the part that is used
+        appends = [append_of(tenant, number, epochs) for number in range(1, 8)]
+        await store.append_batch(appends, quarantine=quarantine, at=T0 + 500)
+    await store.append_batch([], quarantine=[QuarantineEntry("qrt_nobody", 9, "unrouted", "unknown", b"{}")], at=T0)
+    routes = RouteTable(store)
     metrics = Metrics(process=False)
 
     async def echo(request: Request) -> Response:
-        gateway.requests.append(request)
+        made.requests.append(request)
         return Response(202, request.body, ((b"x-lane", b"none"),))
 
     services = Services(
-        store=store,  # type: ignore[arg-type]  # the part that is used
+        store=store,
         routes=routes,
         metrics=metrics,
-        readiness=ReadinessProbe(store, routes, lambda: gateway.accepting),  # type: ignore[arg-type]  # as above
+        readiness=ReadinessProbe(store, routes, lambda: made.accepting),
         statistics=lambda: {"routes": routes.statistics()},
-        clock=lambda: 1790000000000,
+        clock=lambda: T0,
         assets=assets(),
         handlers={"/webhooks/whatsapp": echo},
         body_bytes=1000,
     )
-    gateway = Gateway(create_app(services), store, metrics, keys)
-    await routes.authenticate(keys[tenants[0].id][0])  # loads the table
-    return gateway
+    made = Gateway(create_app(services), store, metrics, keys)
+    if load:
+        await routes.authenticate(keys[tenants[0].id][0])
+    return made

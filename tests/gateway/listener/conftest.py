@@ -79,9 +79,7 @@ class Serving:
     async def connect(self) -> Client:
         stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         if self.client_tls is not None:
-            stream = trio.SSLStream(
-                stream, self.client_tls, server_hostname="localhost", https_compatible=True
-            )
+            stream = trio.SSLStream(stream, self.client_tls, server_hostname="localhost", https_compatible=True)
         return Client(stream)
 
     async def stop(self) -> None:
@@ -188,9 +186,7 @@ def serve() -> Serve:
 
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(run)
-            yield Serving(
-                listener, addresses[0][1], seen, events, scope, done, tls[1] if tls else None, gates
-            )
+            yield Serving(listener, addresses[0][1], seen, events, scope, done, tls[1] if tls else None, gates)
             gates["go"].set()
             scope.cancel()
 

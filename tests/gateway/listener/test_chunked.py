@@ -32,7 +32,7 @@ def all_ways(data: bytes) -> tuple[bytes, bytes] | Refusal | None:
     [
         (b"0\r\n\r\n", b""),
         (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
-        (b"5;a=b;c=\"d\"\r\nhello\r\n6\r\n\r\n\r\n\r\n\r\n000\r\n\r\n", b"hello\r\n\r\n\r\n"),
+        (b'5;a=b;c="d"\r\nhello\r\n6\r\n\r\n\r\n\r\n\r\n000\r\n\r\n', b"hello\r\n\r\n\r\n"),
         (b"a\r\n0123456789\r\n1\r\nA\r\n0;x\r\nT: v\r\nU:\r\n\r\n", b"0123456789A"),
         (b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n", b"x" * 100),
     ],

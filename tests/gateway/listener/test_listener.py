@@ -15,10 +15,7 @@ from .conftest import Client, Serve, Serving
 
 
 def post(body: bytes, *fields: bytes, path: bytes = b"/hook") -> bytes:
-    return (
-        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n" % (path, len(body), b"".join(fields))
-        + body
-    )
+    return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n" % (path, len(body), b"".join(fields)) + body
 
 
 def get(path: bytes, *fields: bytes) -> bytes:
@@ -372,6 +369,7 @@ async def test_draining_cuts_a_peer_that_does_not_read(serve: Serve, quick: Limi
 
 async def test_an_app_that_cannot_start(serve: Serve) -> None:
     async def app(scope: dict[str, object], receive: object, send: object) -> None:
+        await receive()  # type: ignore[operator]
         await send({"type": "lifespan.startup.failed", "message": "no database"})  # type: ignore[operator]
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -384,9 +382,7 @@ async def test_a_port_that_is_taken(serve: Serve) -> None:
     async with serve() as serving:
         events_before = list(serving.events)
         with pytest.raises(ExceptionGroup) as caught:
-            await serving.listener.__class__(handlers={}, sockets={}, app=no_lifespan).serve(
-                "127.0.0.1", serving.port
-            )
+            await serving.listener.__class__(handlers={}, sockets={}, app=no_lifespan).serve("127.0.0.1", serving.port)
         assert isinstance(innermost(caught.value), OSError)
         assert serving.events == events_before
 
@@ -405,9 +401,7 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-async def test_a_bug_in_the_app_ends_its_request_only(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bug_in_the_app_ends_its_request_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: dict[str, object], receive: object, send: object) -> None:
         if scope["type"] == "lifespan":
             await no_lifespan(scope, receive, send)

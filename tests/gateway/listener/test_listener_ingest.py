@@ -88,10 +88,7 @@ async def with_lane(talk: Callable[[Lane], Awaitable[None]], limits: Limits = LI
 
 
 def post(body: bytes, *fields: bytes, path: bytes = b"/hook") -> bytes:
-    return (
-        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n" % (path, len(body), b"".join(fields))
-        + body
-    )
+    return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n" % (path, len(body), b"".join(fields)) + body
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -325,9 +322,7 @@ async def test_no_100_continue_for_a_body_that_is_too_large(autojump_clock: trio
 
 
 @pytest.mark.parametrize("make", [post, chunked])
-async def test_the_body_limit_is_exact(
-    make: Callable[[bytes], bytes], autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_body_limit_is_exact(make: Callable[[bytes], bytes], autojump_clock: trio.testing.MockClock) -> None:
     async def talk(lane: Lane) -> None:
         assert (await lane.client.ask(make(b"x" * 1000))).body == b"x" * 1000
         assert problem(await lane.client.ask(make(b"x" * 1001))) == "body_too_large"

@@ -49,9 +49,7 @@ def all_ways(data: bytes) -> Sniffed:
 
 
 def test_a_request_for_a_handler() -> None:
-    data = head(
-        b"POST /hook?a=%2F&b HTTP/1.1", b"X-Sig:  sha256=ab \t\r\n", b"Content-Length: 12\r\n", b"X-SIG: 2\r\n"
-    )
+    data = head(b"POST /hook?a=%2F&b HTTP/1.1", b"X-Sig:  sha256=ab \t\r\n", b"Content-Length: 12\r\n", b"X-SIG: 2\r\n")
     verdict = all_ways(data)
     assert isinstance(verdict, Head)
     assert (verdict.method, verdict.path, verdict.query) == ("POST", "/hook", b"a=%2F&b")
@@ -222,9 +220,7 @@ def test_what_is_refused(data: bytes, refusal: Refusal) -> None:
 def test_the_head_limit_is_exact() -> None:
     room = LIMITS.header_bytes - len(head(b"GET /hook HTTP/1.1", b"A: \r\n"))
     assert isinstance(all_ways(head(b"GET /hook HTTP/1.1", b"A: " + b"b" * room + b"\r\n")), Head)
-    assert (
-        all_ways(head(b"GET /hook HTTP/1.1", b"A: " + b"b" * (room + 1) + b"\r\n")) is refusals.HEAD_TOO_LARGE
-    )
+    assert all_ways(head(b"GET /hook HTTP/1.1", b"A: " + b"b" * (room + 1) + b"\r\n")) is refusals.HEAD_TOO_LARGE
 
 
 @pytest.mark.parametrize(

@@ -421,7 +421,8 @@ async def test_a_handler_that_fails_closes_its_connection_only(accepts: bool) ->
         client = await rig.client(joined=True)
         hold.socket.join("room")
         client.client_send("40/ops,")
-        await client.closed.wait()
+        told = await client.client_rest()
+        assert [text for text in told if str(text).startswith("41")] == []  # it would stay away
         assert client.close_code == 1011
         assert other.close_code is None
         await wait_all_tasks_blocked()
@@ -462,6 +463,20 @@ async def test_the_handler_closes_the_connection_with_a_code() -> None:
         hold.socket.close(CloseCode.NORMAL, "revoked")
         assert await client.client_rest() == ['42["last"]']
         assert (client.close_code, client.close_reason) == (1000, "revoked")
+
+
+async def test_shutdown_does_not_tell_clients_to_stay_away() -> None:
+    hold = Hold()
+    server = SocketIOServer({"/": hold})
+    async with trio.open_nursery() as lane:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run)
+            client = await Rig(server, lane).client(joined=True)
+            hold.socket.emit("last")
+            nursery.cancel_scope.cancel()
+        assert await client.client_rest() == ['42["last"]']
+        assert client.close_code == 1001
+        assert hold.ended == ["cancelled"]
 
 
 # --- rooms ---

@@ -1,0 +1,134 @@
+"""`parley demo`: the gateway, a demo tenant and live traffic, with one command."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+import trio
+import typer
+
+from bench.simulators.sender import Report
+from bench.simulators.simulate import Options, simulate
+from bench.simulators.world import SimTenant
+from gateway.cli import logging
+from gateway.cli.context import Config, err, out, run, settings_of
+from gateway.cli.serve import serving, stopped_by_signal
+from gateway.cli.tenants import provision
+from gateway.node import Node, clock
+from gateway.routing import new_key
+from store.contract import Endpoint
+from store.postgres.store import PostgresStore
+
+log = structlog.get_logger("parley.demo")
+
+SLUG = "demo"
+DEMO_NUMBER = SimTenant(
+    phone_number_id="300000000000001",
+    waba_id="200000000000001",
+    app_secret="",  # made when the tenant is
+    display_phone_number="4930000000",
+)
+
+
+def demo(
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 picks a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    rate: Annotated[float, typer.Option(help="Webhooks a second.", min=0.1, max=5000.0)] = 4.0,
+    contacts: Annotated[int, typer.Option(help="People who write.", min=1)] = 40,
+    seed: Annotated[str | None, typer.Option(help="Same seed, same traffic; random if left out.")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Directory of the demo's database; its conversations are there next time.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Serve, with a demo tenant and simulated WhatsApp traffic. Prints the dashboard's address with a ready login; Ctrl-C stops all."""
+    loaded = settings_of(config, host=host, port=port, data_dir=data_dir)
+    settings = loaded.settings
+    if "data_dir" not in loaded.sources:
+        settings = msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).with_name("parley-demo")))
+    if "log_level" not in loaded.sources:
+        settings = msgspec.structs.replace(settings, log_level="warning")
+    logging.configure(settings)
+
+    async def command() -> None:
+        err.print("Starting the database and the gateway …")
+        async with serving(settings) as (node, store):
+            number, token = await demo_tenant(store)
+            address = shown_address(node)
+            out.print("\n[bold]Parley demo[/]")
+            out.print(f"  dashboard   [link]{address}/#key={token}[/link]")
+            out.print(f"  API         {address}/api/v1/conversations   (Authorization: Bearer {token})")
+            out.print(f"  health      {address}/health/ready   metrics  {address}/metrics")
+            out.print(f"  traffic     {rate:g} webhooks/s from {contacts} people")
+            out.print("  Ctrl-C stops everything.\n")
+            options = Options(
+                url=f"{address}/webhooks/whatsapp",
+                tenants=(number,),
+                rate=rate,
+                concurrency=8,
+                contacts=contacts,
+                seed=seed or secrets.token_hex(4),
+                start_ms=clock(),
+            )
+            await with_traffic(node, options)
+
+    run(command)
+
+
+async def demo_tenant(store: PostgresStore) -> tuple[SimTenant, str]:
+    """Return the demo tenant's number and a fresh key for it; made on the first run, its earlier keys revoked on later ones."""
+    routes = await store.load_routes()
+    for tenant in routes.tenants:
+        if tenant.slug != SLUG:
+            continue
+        for key in routes.keys:
+            if key.tenant == tenant.id:
+                await store.revoke_key(key.id, clock())
+        token, api_key = new_key(tenant.id, at=clock())
+        await store.add_key(api_key)
+        endpoint = next(each for each in routes.endpoints if each.tenant == tenant.id)
+        return msgspec.structs.replace(DEMO_NUMBER, app_secret=endpoint.app_secret), token
+    secret = secrets.token_hex(16)
+    endpoint = Endpoint(
+        "whatsapp",
+        DEMO_NUMBER.phone_number_id,
+        "",
+        secret,
+        secrets.token_hex(8),
+        account=DEMO_NUMBER.waba_id,
+        display=f"+{DEMO_NUMBER.display_phone_number}",
+    )
+    _, token, _ = await provision(store, slug=SLUG, name="Demo", endpoint=endpoint)
+    return msgspec.structs.replace(DEMO_NUMBER, app_secret=secret), token
+
+
+def shown_address(node: Node) -> str:
+    """Return where the node can be reached from this machine."""
+    host, port = node.addresses[0]
+    scheme = "https" if node.settings.tls_certificate else "http"
+    return f"{scheme}://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  shown, not bound
+
+
+async def with_traffic(node: Node, options: Options) -> None:
+    """Simulate until the node is told to stop, showing how it goes."""
+    report = Report()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: simulate(options, report=report))
+        nursery.start_soon(_show, node, report)
+        await stopped_by_signal(node)
+        nursery.cancel_scope.cancel()
+
+
+async def _show(node: Node, report: Report) -> None:
+    if not err.is_terminal:
+        return
+    with err.status("") as status:
+        while True:
+            events = node.journal.statistics().events
+            watching = node.sessions.statistics().open
+            status.update(
+                f"{report.acknowledged} webhooks acknowledged, {events} events committed, {watching} dashboards watching"
+            )
+            await trio.sleep(0.5)
