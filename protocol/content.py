@@ -10,6 +10,10 @@ from typing import Literal
 import msgspec
 
 MediaKind = Literal["image", "video", "audio", "document", "sticker"]
+ABSENT = msgspec.Raw()
+"""An optional part of a provider's JSON that is not there (false, and left out when encoded). Always this very object: another empty Raw
+would not be left out. Not None: to msgspec `Raw | None` accepts null alone."""
+
 ReplySource = Literal["button", "list", "flow", "template_button", "call_permission"]
 
 
@@ -114,7 +118,7 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True):
     sender: str | None = None
     forwarded: bool = False
     frequently_forwarded: bool = False
-    product: msgspec.Raw | None = None
+    product: msgspec.Raw = ABSENT
 
 
 def preview(content: Content) -> str:

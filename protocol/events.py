@@ -8,7 +8,7 @@ Old shapes are upcast in `decode`, so machines only ever see the newest. Must no
 import msgspec
 
 from protocol.commands import ContactRef, Origin, ReceiptStatus
-from protocol.content import Content, Context, Problem
+from protocol.content import ABSENT, Content, Context, Problem
 
 
 class ConversationStarted(msgspec.Struct, frozen=True, tag="conversation_started", omit_defaults=True):
@@ -39,7 +39,7 @@ class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_
     origin: Origin = "customer"
     outbound: bool = False
     context: Context | None = None
-    referral: msgspec.Raw | None = None
+    referral: msgspec.Raw = ABSENT
     problems: tuple[Problem, ...] = ()
     status: ReceiptStatus | None = None
     author: str | None = None
@@ -78,8 +78,8 @@ class ReceiptRecorded(msgspec.Struct, frozen=True, tag="receipt_recorded", omit_
     participant: str | None = None
     callback_data: str | None = None
     problems: tuple[Problem, ...] = ()
-    pricing: msgspec.Raw | None = None
-    conversation: msgspec.Raw | None = None
+    pricing: msgspec.Raw = ABSENT
+    conversation: msgspec.Raw = ABSENT
 
 
 class CallRecorded(msgspec.Struct, frozen=True, tag="call_recorded", omit_defaults=True):

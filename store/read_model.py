@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from store.contract import ConversationWrite, MessageWrite
 
-
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 

@@ -65,6 +65,8 @@ class Workers(Generic[T]):
 
     async def _work(self) -> None:
         """Be a worker. A cancelled item spends the scope, and the worker goes on in a new one."""
+        # A turn of a worker that dies by cancellation may summon the next one: it must not give any turns.
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             with trio.CancelScope() as scope:
                 if not await self._serve(scope):

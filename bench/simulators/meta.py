@@ -121,8 +121,8 @@ def _add_change(random: Random, tenant: SimTenant, entries: list[wire.Entry], gr
         change = compose.change(first.field, first.item)
     else:
         # One contact each, in another order than the items: nobody may match them by position.
-        contacts = {fact.truth[0].ids: fact.contact for fact in group if fact.contact is not None}
-        people = list(contacts.values())
+        named = [fact.contact for fact in group if fact.contact is not None]
+        people = list({(contact.wa_id, contact.user_id): contact for contact in named}.values())
         random.shuffle(people)
         value = wire.ConversationValue(
             messaging_product="whatsapp",

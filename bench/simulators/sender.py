@@ -44,6 +44,7 @@ async def run(
     *,
     ledger: Ledger,
     rate: float | None = None,
+    speed: float | None = None,
     concurrency: int = 32,
     outstanding: int = _OUTSTANDING,
     time_factor: float = 60.0,
@@ -55,15 +56,19 @@ async def run(
 ) -> Report:
     """Send `traffic` and return when all of it is settled, or when `stop` is set.
 
-    `rate` in deliveries a second, None as fast as `concurrency` connections take them. `time_factor`: virtual seconds of Meta's back-off that
+    `rate` in deliveries a second, or `speed` in virtual seconds a second, which sends each delivery when it is due; neither: as fast as
+    `concurrency` connections take them. `time_factor`: virtual seconds of Meta's back-off that
     pass in a real one. `seed` is for the jitter of the back-off only. `connect` replaces the network in tests. `report` is filled as the run
     goes on. Being cancelled loses nothing: the ledger holds every answer received.
 
     Raises ValueError for a `url` that is not http or https, or a number that is not positive.
     """
-    for name, value in (("rate", rate), ("concurrency", concurrency), ("time_factor", time_factor)):
+    numbers = {"rate": rate, "speed": speed, "concurrency": concurrency, "time_factor": time_factor}
+    for name, value in numbers.items():
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be positive")
+    if rate is not None and speed is not None:
+        raise ValueError("give a rate or a speed, not both")
     target = target_of(url)
     sender = _Sender(
         post_head(target),
@@ -78,7 +83,7 @@ async def run(
     async with trio.open_nursery() as nursery:
         if stop is not None:
             nursery.start_soon(_cancel_when, stop, nursery.cancel_scope)
-        await sender.run(traffic, rate, concurrency)
+        await sender.run(traffic, rate, speed, concurrency)
         nursery.cancel_scope.cancel()
     return sender.report
 
@@ -115,28 +120,34 @@ class _Sender:
         self._random = random
         self._outstanding = outstanding
         self._room = trio.Semaphore(outstanding)
+        self._fed = False
+        self._settled = trio.Event()
         self._time_factor = time_factor
         self._answer_timeout = answer_timeout
         # As large as everything that can be outstanding: putting a retry in never waits.
         self._put, self._take = trio.open_memory_channel[_Try](outstanding)
 
-    async def run(self, traffic: Iterable[Delivery], rate: float | None, concurrency: int) -> None:
+    async def run(self, traffic: Iterable[Delivery], rate: float | None, speed: float | None, concurrency: int) -> None:
         async with trio.open_nursery() as nursery:
             self._retries = nursery
             for _ in range(concurrency):
                 nursery.start_soon(self._work)
-            await self._feed(traffic, rate)
-            # Having all the room again means that nothing is in flight and nothing waits.
-            for _ in range(self._outstanding):
-                await self._room.acquire()
+            await self._feed(traffic, rate, speed)
+            self._fed = True
+            if not self._is_settled():
+                await self._settled.wait()
             self._put.close()
 
-    async def _feed(self, traffic: Iterable[Delivery], rate: float | None) -> None:
+    async def _feed(self, traffic: Iterable[Delivery], rate: float | None, speed: float | None) -> None:
         began = trio.current_time()
+        first_ms: int | None = None
         for number, delivery in enumerate(traffic):
             if rate is not None:
                 # From the beginning, not from the last one: an open loop catches up what it was late.
                 await trio.sleep_until(began + number / rate)
+            elif speed is not None:
+                first_ms = delivery.due_ms if first_ms is None else first_ms
+                await trio.sleep_until(began + (delivery.due_ms - first_ms) / 1000 / speed)
             try:
                 self._room.acquire_nowait()
             except trio.WouldBlock:
@@ -201,6 +212,12 @@ class _Sender:
                 return
             report.gave_up += 1
         self._room.release()
+        if self._is_settled():
+            self._settled.set()
+
+    def _is_settled(self) -> bool:
+        """Tell whether all was sent and, since all the room is free, nothing is in flight or waits."""
+        return self._fed and self._room.value == self._outstanding
 
     async def _try_later(self, again: _Try, seconds: float) -> None:
         await trio.sleep(seconds)

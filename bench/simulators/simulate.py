@@ -21,15 +21,17 @@ from bench.simulators.world import SimTenant
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to simulate.
 
-    `url` is the webhook's address; `rate` deliveries a second (None: as fast as answers come); `contacts` people per tenant; `count` deliveries
+    `url` is the webhook's address; `rate` deliveries a second, or with `rate=None` `speed` virtual seconds a second (neither: as fast as
+    answers come); `contacts` people per tenant; `count` deliveries
     and `duration_s` real seconds end the run, whichever comes first (None: until stopped). `batch` is the share of webhooks with several
-    items. `time_factor`: virtual seconds of Meta's retry schedule per real one. `start_ms` is the virtual world's beginning; give the
-    present for timestamps a person finds natural, at the price of other bytes each time. `ledger` is a file to append to.
+    items. `time_factor`: virtual seconds of Meta's retry schedule per real one. `start_ms` is the virtual world's beginning; the
+    present with `speed=1` gives timestamps a person finds natural, at the price of other bytes each time. `ledger` is a file to append to.
     """
 
     url: str
     tenants: tuple[SimTenant, ...]
     rate: float | None = 20.0
+    speed: float | None = None
     concurrency: int = 32
     contacts: int = 50
     seed: int | str = 1
@@ -69,6 +71,7 @@ async def simulate(options: Options, *, stop: trio.Event | None = None, report: 
                 options.url,
                 ledger=ledger,
                 rate=options.rate,
+                speed=options.speed,
                 concurrency=options.concurrency,
                 time_factor=options.time_factor,
                 seed=options.seed,

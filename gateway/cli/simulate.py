@@ -9,6 +9,7 @@ import trio
 import typer
 
 from bench.simulators.faults import Faults
+from bench.simulators.meta import START_MS
 from bench.simulators.sender import Report
 from bench.simulators.simulate import Options, load_tenants, parse_tenant
 from bench.simulators.simulate import simulate as run_simulation
@@ -68,7 +69,7 @@ def simulate(
         faults=Faults(duplicate=duplicate, reorder=reorder, delay=delay, drop=drop, malformed=malformed, forged=forged),
         time_factor=time_factor,
         ledger=ledger,
-        **({"start_ms": clock()} if real_time else {}),
+        start_ms=clock() if real_time else START_MS,
     )
 
     async def command() -> None:

@@ -150,6 +150,7 @@ class AsgiWebSocket:
         self._request = _request(scope)
         self._answered = False
         self._closed: SocketClosed | None = None
+        self._connection: HandedOver | None = scope.get("state", {}).get(CONNECTION)
 
     @property
     def request(self) -> Request:
@@ -197,6 +198,8 @@ class AsgiWebSocket:
     async def send(self, data: str | bytes) -> None:
         """Send one message. Raises SocketClosed."""
         self._check_open()
+        # A server need not wait in `send`, and one that has lost the peer does not.
+        await trio.lowlevel.checkpoint()
         kind = "text" if isinstance(data, str) else "bytes"
         await self._send({"type": "websocket.send", kind: data})
 
@@ -222,6 +225,8 @@ class AsgiWebSocket:
         self._check_open()
 
     def _check_open(self) -> None:
+        if self._closed is None and self._connection is not None and self._connection.gone:
+            self._closed = SocketClosed()
         if self._closed is not None:
             raise SocketClosed(self._closed.code, self._closed.reason)
 

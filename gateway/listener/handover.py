@@ -35,7 +35,7 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[Any]]
 
 CONNECTION = "parley.connection"
 """Where an ASGI scope's `state` holds the HandedOver it came by."""
@@ -74,6 +74,8 @@ class HandedOver(trio.abc.HalfCloseableStream):
         self._rest = rest
         self._limits = limits
         self._requests = 0
+        self.gone = False
+        """Whether the connection has ended. hypercorn drops what is sent to a WebSocket after that in silence."""
 
     def begin_request(self) -> None:
         """Note that a request, or a WebSocket, is in progress."""
@@ -98,11 +100,17 @@ class HandedOver(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             data, self._rest = self._rest, b""
             return data
-        return await self._wire.receive()
+        data = await self._wire.receive()
+        self.gone = self.gone or not data
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything; a peer that does not read is cut off and reported as gone."""
-        await self._wire.send(bytes(data))
+        try:
+            await self._wire.send(bytes(data))
+        except trio.BrokenResourceError:
+            self.gone = True
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: how long a write may wait is the wire's business."""
@@ -114,10 +122,12 @@ class HandedOver(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close in bounded time."""
+        self.gone = True
         await self._wire.close()
 
     def cut(self) -> None:
         """Drop the connection now."""
+        self.gone = True
         self._wire.abort()
 
 

@@ -28,7 +28,7 @@ class Limits:
     body_seconds: float = 30.0
     """From the end of the headers to the end of the body, plus a second for each 64 KiB received."""
     send_seconds: float = 10.0
-    """How long a write may wait for a peer that does not read, plus a second for each 64 KiB in 256 KiB of it."""
+    """How long a write may wait for a peer that does not read, plus a second; each 64 KiB it takes start that anew."""
     idle_seconds: float = 75.0
     """Between two requests of a kept-alive connection; above the 60 s proxies keep theirs, so that they close first."""
     close_seconds: float = 5.0

@@ -59,7 +59,7 @@ class Watch:
         self.draining = False
         self._tick = tick
         self._answers = answers
-        self._empty = trio.Event()
+        self._leaving = trio.lowlevel.ParkingLot()
 
     def add(self, seconds: float) -> Life:
         """Watch a new connection, which has `seconds` for its first request."""
@@ -70,8 +70,11 @@ class Watch:
     def remove(self, life: Life) -> None:
         """Forget a connection."""
         self.lives.remove(life)
-        if self.draining and not self.lives:
-            self._empty.set()
+        self._leaving.unpark_all()
+
+    async def wait_left(self) -> None:
+        """Wait until a connection ends."""
+        await self._leaving.park()
 
     async def sweep(self) -> None:
         """Expire what is late, for ever. A deadline within the next tick counts as passed, so limits are not exceeded."""
@@ -89,5 +92,5 @@ class Watch:
         for life in self.lives:
             if life.phase is Phase.IDLE:
                 life.deadline = min(life.deadline, latest)
-        if self.lives:
-            await self._empty.wait()
+        while self.lives:
+            await self.wait_left()

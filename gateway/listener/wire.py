@@ -16,10 +16,10 @@ from gateway.listener.limits import PROGRESS_BYTES_PER_SECOND, Limits
 
 RECEIVE_BYTES = 64 * 1024
 
-_SEND_PIECE = 256 * 1024
+_SEND_PIECE = PROGRESS_BYTES_PER_SECOND
 """What a peer has to take before its time for sending starts anew: so a big answer may take long, but one that is not
 read at all is given up as soon as a small one."""
-_PIECE_BONUS_SECONDS = _SEND_PIECE / PROGRESS_BYTES_PER_SECOND
+_PIECE_SECONDS = 1.0
 
 
 class Wire(Protocol):
@@ -92,7 +92,7 @@ class SocketWire:
     async def _send_rest(self, rest: memoryview) -> None:
         while rest:
             left_over = len(rest) - _SEND_PIECE
-            with trio.move_on_after(self._limits.send_seconds + _PIECE_BONUS_SECONDS):
+            with trio.move_on_after(self._limits.send_seconds + _PIECE_SECONDS):
                 while len(rest) > max(left_over, 0):
                     if self._sock.fileno() < 0:
                         raise trio.BrokenResourceError("closed meanwhile")
@@ -149,7 +149,7 @@ class StreamWire:
         """Send everything. Raises trio.BrokenResourceError."""
         try:
             for at in range(0, len(data), _SEND_PIECE):
-                with trio.move_on_after(self._limits.send_seconds + _PIECE_BONUS_SECONDS) as scope:
+                with trio.move_on_after(self._limits.send_seconds + _PIECE_SECONDS) as scope:
                     await self._stream.send_all(data[at : at + _SEND_PIECE])
                 if scope.cancelled_caught:
                     self.abort()

@@ -68,15 +68,15 @@ def problems_of(errors: list[wire.Error] | None) -> tuple[content.Problem, ...]:
     return tuple([problem_of(error) for error in errors]) if errors else ()
 
 
-def kept(raw: wire.RawJSON) -> msgspec.Raw | None:
-    """Return a copy of a part that is handed on as it is, None if it is absent or null.
+def kept(raw: wire.RawJSON) -> msgspec.Raw:
+    """Return a copy of a part that is handed on as it is, `content.ABSENT` if it is absent or null.
 
     A copy, or a small part would hold its whole batch (up to 3 MB) in memory.
     """
     if raw is UNSET:
-        return None
+        return content.ABSENT
     copied = raw.copy()
-    return None if bytes(copied) == b"null" else copied
+    return content.ABSENT if bytes(copied) == b"null" else copied
 
 
 _RECEIPTS: dict[str, ReceiptStatus] = {
@@ -192,7 +192,7 @@ def _interactive(message: wire.Message) -> content.Reply | None:
         return content.Reply("list", row.id, row.title, row.description)
     if (form := reply.nfm_reply) is not None:
         return content.Reply("flow", title=form.body, description=form.name, data=form.response_json)
-    if (permission := kept(reply.call_permission_reply)) is not None:
+    if permission := kept(reply.call_permission_reply):
         answer = _CALL_PERMISSION.decode(permission)
         return content.Reply("call_permission", title=answer.response, data=bytes(permission).decode())
     return None

@@ -1,11 +1,11 @@
 """The journal's write: many appends in one round trip, each committed or refused by name.
 
-Owns how appends become the parallel arrays of the SQL function `append_batch` (migration 0002, which says what each array is) and how its
-refusals become outcomes.
+Owns how appends become the rows that the SQL function `append_batch` takes (migration 0002 declares them) and how its refusals become
+outcomes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
@@ -28,15 +28,12 @@ from store.contract import (
 from store.postgres.pool import Connection
 from store.read_model import combine, storable, storable_conversation, storable_message
 
+Row: TypeAlias = tuple[Any, ...]
 REFUSED = "PY001"
 ATTEMPTS = 5
 """How often one set of appends is tried. A refusal names every append refused, so two are enough unless others keep interfering."""
 
-WIDTHS = {"t": 2, "a": 6, "e": 10, "d": 2, "l": 5, "m": 18, "c": 12, "s": 3, "w": 6, "q": 8}
-"""How many arrays each group of the SQL function's arguments has, in its order. Messages, conversations, webhooks and quarantined items are
-the contract's structs field by field, behind what places them.
-"""
-CALL = f"select append_batch({', '.join(f'${i}' for i in range(1, 3 + sum(WIDTHS.values())))})"
+CALL = "select append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 async def append_batch(
@@ -106,9 +103,14 @@ def _arguments(batch: Sequence[Append], kept: tuple[Sequence[RawWebhook], Sequen
     t_of = {tenant: place for place, tenant in enumerate(tenants, 1)}
     rank_of = dict.fromkeys(tenants, 0)
 
-    rows: dict[str, list[tuple[Any, ...]]] = {group: [] for group in WIDTHS}
-    rows["t"] = [(tenant, counts[tenant]) for tenant in tenants]
-    a, e, d, m, c = rows["a"], rows["e"], rows["d"], rows["m"], rows["c"]
+    # Rows of the types that migration 0002 declares, in the order of its function's arguments.
+    a: list[Row] = []
+    e: list[Row] = []
+    d: list[Row] = []
+    aliases: list[Row] = []
+    m: list[Row] = []
+    c: list[Row] = []
+    snapshots: list[Row] = []
     for place, append in enumerate(batch, 1):
         tenant, stream, version = append.tenant, append.stream, append.expected
         t, before = t_of[tenant], rank_of[tenant]
@@ -124,22 +126,17 @@ def _arguments(batch: Sequence[Append], kept: tuple[Sequence[RawWebhook], Sequen
         for write in append.messages if len(append.messages) < 2 else _one_a_message(append.messages):
             m.append((t, before, tenant, stream, *astuple(storable_message(write))))
         if append.aliases:
-            rows["l"] += [
+            aliases += [
                 (place, x.endpoint, storable(x.external_id), x.remove, x.steal_from) for x in _one_an_id(append.aliases)
             ]
         if append.conversation is not None:
             c.append((tenant, stream, *astuple(storable_conversation(append.conversation))))
         if append.snapshot is not None:
-            rows["s"].append((stream, version, append.snapshot))
+            snapshots.append((stream, version, append.snapshot))
     webhooks, quarantine = kept
-    rows["w"] = [astuple(webhook) for webhook in webhooks]
-    rows["q"] = [astuple(replace(entry, detail=storable(entry.detail))) for entry in quarantine]
-    return [
-        # A column of nothing but None goes as one NULL: asyncpg encodes arrays element by element.
-        None if column and column.count(None) == len(column) else column
-        for group, width in WIDTHS.items()
-        for column in (zip(*rows[group], strict=True) if rows[group] else ((),) * width)
-    ]
+    w = [astuple(webhook) for webhook in webhooks]
+    q = [astuple(replace(entry, detail=storable(entry.detail))) for entry in quarantine]
+    return [[(tenant, counts[tenant]) for tenant in tenants], a, e, d, aliases, m, c, snapshots, w, q]
 
 
 def _one_a_message(writes: Sequence[MessageWrite]) -> list[MessageWrite]:

@@ -140,10 +140,19 @@ class Server:
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return
-                if self._postmaster() is not None:
-                    self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self.pgdata))
+                self.stop("fast")
         finally:
             os.close(users)
+
+    def stop(self, mode: str) -> None:
+        """Stop the server if it runs, whoever uses it: "fast" cuts everyone off in good order, "immediate" as a crash would."""
+        if self._postmaster() is not None:
+            self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self.pgdata))
+
+    def start(self) -> None:
+        """Start the server unless it runs, and wait until it is ready."""
+        with self._locked():
+            self._start()
 
     def crashed(self) -> bool:
         """Whether the server is gone and left its pid file behind: nobody stopped it on purpose."""

@@ -13,7 +13,8 @@ from store.postgres.pool import Connection
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = (1885434476, 0)
-"""Advisory lock: "parl" in ASCII, and which of our locks. 0 migrations, 1 serving, 2 the gate of commits (in 0002)."""
+"""Advisory lock: "parl" in ASCII, and which of our locks. 0 migrations, 1 serving, 2 the gate of commits, 3 making partitions
+(the last two in the migrations)."""
 TIME_LIMIT = 600
 """Seconds a migration may take: a big table is not changed within an operation's limit."""
 

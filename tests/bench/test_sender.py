@@ -120,6 +120,19 @@ async def test_the_rate_does_not_wait_for_answers(nursery: trio.Nursery, autojum
     assert report.late == 0
 
 
+async def test_at_a_speed_each_delivery_is_sent_when_it_is_due(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    gateway, sent = Gateway(nursery, always_200), traffic(100)
+    began = trio.current_time()
+    with Ledger() as ledger:
+        await run(sent, URL, ledger=ledger, speed=5, connect=gateway.connect)
+
+    due = [(each.due_ms - sent[0].due_ms) / 1000 / 5 for each in sent]
+    assert due[-1] > 10
+    assert [at - began for at in gateway.arrived] == pytest.approx(due)
+
+
 async def test_what_is_outstanding_is_bounded(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     async def slowly(body: bytes) -> int | None:
         await trio.sleep(1)
@@ -260,10 +273,15 @@ async def test_stopped_in_the_middle_the_ledger_holds_every_answer(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("wrong", [{"rate": 0}, {"rate": -1}, {"concurrency": 0}, {"time_factor": 0}])
+@pytest.mark.parametrize("wrong", [{"rate": 0}, {"rate": -1}, {"concurrency": 0}, {"time_factor": 0}, {"speed": 0}])
 async def test_a_number_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with Ledger() as ledger, pytest.raises(ValueError, match="positive"):
         await run([], URL, ledger=ledger, **wrong)  # type: ignore[arg-type]  # the point of the test
+
+
+async def test_a_rate_and_a_speed_contradict_each_other() -> None:
+    with Ledger() as ledger, pytest.raises(ValueError, match="not both"):
+        await run([], URL, ledger=ledger, rate=1, speed=1)
 
 
 # --- HTTP -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway.routing import BACKOFF, LOAD_SECONDS, MISS_INTERVAL, RouteTable, digest_of, new_key, presented_key
+from gateway.routing import BACKOFF, LOAD_SECONDS, MISS_INTERVAL, SETTLE, RouteTable, digest_of, new_key, presented_key
 from store.contract import ApiKey, Endpoint, Routes, StoreUnavailable, Tenant
 
 BAKERY, FLORIST = Tenant("tnt_bakery", "bakery", "The Bakery"), Tenant("tnt_florist", "florist", "The Florist")
@@ -86,11 +86,12 @@ async def test_a_change_is_followed(store: RouteStore, nursery: trio.Nursery, au
     await wait_all_tasks_blocked()
     added = endpoint("4", BAKERY)
     store.routes = Routes((BAKERY, FLORIST), (*store.routes.endpoints, added), ())
-    for _ in range(50):
+    for _ in range(40):
         store.notify()
+        await trio.sleep(SETTLE / 50)
     await trio.sleep(1)
     assert table.endpoint("whatsapp", "4") == added
-    assert store.loads == 2  # one for the fifty
+    assert store.loads == 2  # one for the forty
 
 
 async def test_what_another_process_added_is_found_at_once(store: RouteStore, autojump_clock: MockClock) -> None:
@@ -183,7 +184,8 @@ async def test_the_old_table_serves_while_the_database_is_away(
     store.routes = Routes(store.routes.tenants, (endpoint("9", BAKERY),), (key,))
     await trio.sleep(BACKOFF[-1] + 1)
     assert table.endpoint("whatsapp", "9") is not None
-    assert await table.find_endpoint("whatsapp", "8") is None
+    for _ in range(2):  # the second is answered from the table, which is no longer the one of the outage
+        assert await table.find_endpoint("whatsapp", "8") is None
 
 
 async def test_started_without_a_database_and_recovered(

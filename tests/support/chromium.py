@@ -6,13 +6,13 @@ The protocol: https://chromedevtools.github.io/devtools-protocol/ (domains Targe
 
 import base64
 import json
-import math
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,7 @@ class Browser:
         self._ids = 0
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._pages: dict[str, Page] = {}
+        self._contexts: list[str] = []
 
     async def command(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:
         """Send a command and return its result. Raises DevToolsError."""
@@ -215,12 +216,18 @@ class Browser:
         context = (await self.command("Target.createBrowserContext", {}))["browserContextId"]
         target = await self.command("Target.createTarget", {"url": "about:blank", "browserContextId": context})
         attached = await self.command("Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
+        self._contexts.append(context)
         page = Page(self, attached["sessionId"])
         self._pages[attached["sessionId"]] = page
         for domain in ("Page", "Runtime", "Log", "Network"):
             await page.command(f"{domain}.enable")
         await page.resize(width, height)
         return page
+
+    async def close_pages(self) -> None:
+        """Close every page opened here, storage and all."""
+        while self._contexts:
+            await self.command("Target.disposeBrowserContext", {"browserContextId": self._contexts.pop()})
 
     async def receive(self) -> None:
         """Hand messages on until the connection ends."""
@@ -236,49 +243,51 @@ class Browser:
                 page.on_event(message["method"], message["params"])
 
 
-@asynccontextmanager
-async def open_chromium() -> AsyncIterator[Browser]:
-    """Run a Chromium on a new empty profile, and end it."""
-    path = await trio.to_thread.run_sync(chromium_path)
+@contextmanager
+def running_chromium() -> Iterator[str]:
+    """Run a Chromium on a new empty profile, for as many tests as like; yields its DevTools address."""
+    path = chromium_path()
     with tempfile.TemporaryDirectory(prefix="parley-chromium-", ignore_cleanup_errors=True) as profile:
-        async with trio.open_nursery() as nursery:
-            process = await trio.lowlevel.open_process(
+        said = Path(profile, "stderr")
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(
                 [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=stderr,
             )
+        try:
+            yield _devtools_address(process, said)
+        finally:
+            process.terminate()
             try:
-                assert process.stderr is not None
-                with trio.fail_after(LAUNCH_SECONDS):
-                    address = await _devtools_address(process.stderr)
-                nursery.start_soon(_drain, process.stderr)
-                async with trio_websocket.open_websocket_url(address, max_message_size=MAX_MESSAGE) as socket:
-                    browser = Browser(socket)
-                    nursery.start_soon(browser.receive)
-                    yield browser
-            finally:
-                nursery.cancel_scope.cancel()
-                process.terminate()
-                with trio.CancelScope(shield=True):
-                    with trio.move_on_after(5):
-                        await process.wait()
-                    if process.poll() is None:
-                        process.kill()
-                        await process.wait()
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-async def _devtools_address(stderr: trio.abc.ReceiveStream) -> str:
-    said = b""
-    while chunk := await stderr.receive_some():
-        said += chunk
-        for line in said.decode(errors="replace").splitlines()[: said.count(b"\n")]:
-            if line.startswith("DevTools listening on "):
+def _devtools_address(process: subprocess.Popen[bytes], said: Path) -> str:
+    """Chromium offers no descriptor to wait on but its log, which is a file here so that nobody has to keep emptying a pipe."""
+    deadline = time.monotonic() + LAUNCH_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        for line in said.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith("DevTools listening on ") and line.endswith("\n"):
                 return line.removeprefix("DevTools listening on ").strip()
-    raise DevToolsError(f"Chromium did not start: {said.decode(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+    raise DevToolsError(f"Chromium did not start: {said.read_text(errors='replace')[-2000:]}")
 
 
-async def _drain(stderr: trio.abc.ReceiveStream) -> None:
-    while await stderr.receive_some():
-        pass
-    await trio.sleep(math.inf)
+@asynccontextmanager
+async def connect(address: str) -> AsyncIterator[Browser]:
+    """Speak to a running Chromium; what was opened is closed at the end."""
+    async with trio_websocket.open_websocket_url(address, max_message_size=MAX_MESSAGE) as socket:
+        browser = Browser(socket)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(browser.receive)
+            try:
+                yield browser
+            finally:
+                with trio.move_on_after(5, shield=True):
+                    await browser.close_pages()
+                nursery.cancel_scope.cancel()

@@ -225,7 +225,9 @@ class FakeGateway:
             case ["quarantine"]:
                 return _json(_page(self.quarantine, query, lambda entry: [entry["id"]]))
             case ["conversations"]:
-                return _json({**_page(self._listed(query), query, lambda row: [row["last_at"], row["id"]]), "feed": feed})
+                return _json(
+                    {**_page(self._listed(query), query, lambda row: [row["last_at"], row["id"]]), "feed": feed}
+                )
             case ["conversations", id_, *rest] if id_ in self.threads:
                 thread = self.threads[id_]
                 match rest:

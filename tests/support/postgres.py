@@ -28,6 +28,7 @@ def postgres_server() -> Iterator[Server]:
     try:
         yield server
     finally:
+        server.stop("immediate")  # thrown away: no last checkpoint of every database the tests made
         server.leave(users)
         shutil.rmtree(home)
 

@@ -6,7 +6,7 @@
 
 import { Api, Problem } from "./api.js";
 import "./conversation-list.js";
-import { h, iconButton, icon } from "./dom.js";
+import { h, icon, iconButton } from "./dom.js";
 import { contactName } from "./format.js";
 import { Inbox } from "./inbox.js";
 import { Live } from "./live.js";
@@ -29,10 +29,18 @@ class ParleyApp extends HTMLElement {
 
   connectedCallback() {
     this.#applyTheme(localStorage.getItem(THEME));
-    addEventListener("hashchange", () => this.#route());
+    addEventListener("hashchange", () => (this.#takeKey() ? this.#resume() : this.#route()));
     addEventListener("keydown", (event) => this.#shortcut(event));
-    this.#route();
-    if (this.#api === null) this.#resume();
+    this.#takeKey();
+    this.#resume();
+  }
+
+  /** Move a sign-in link's key from the address to the tab's storage; tell whether there was one. */
+  #takeKey() {
+    if (!location.hash.startsWith("#key=")) return false;
+    sessionStorage.setItem(KEY, decodeURIComponent(location.hash.slice("#key=".length)));
+    history.replaceState(null, "", location.pathname);
+    return true;
   }
 
   /** Go on with the key of this tab, or ask for one. */
@@ -69,6 +77,7 @@ class ParleyApp extends HTMLElement {
 
   #leave() {
     this.#live?.stop();
+    this.#inbox?.close();
     clearInterval(this.#quarantineTimer);
     this.#api = this.#live = this.#inbox = this.#open = null;
     document.title = "Parley";
@@ -78,7 +87,8 @@ class ParleyApp extends HTMLElement {
     this.#leave();
     sessionStorage.setItem(KEY, key);
     this.#me = me;
-    this.#api = new Api(key, () => this.#api && this.#signOut("Your key is no longer valid. Sign in again."));
+    const api = new Api(key, () => this.#api === api && this.#signOut("Your key is no longer valid. Sign in again."));
+    this.#api = api;
     this.#inbox = new Inbox(this.#api, (active) => this.#inboxChanged(active));
     this.#live = new Live(key, {
       state: () => this.#connectionChanged(),
@@ -144,6 +154,7 @@ class ParleyApp extends HTMLElement {
     this.dataset.connection = state.name;
     if (position) Object.assign(this.dataset, { offset: position.offset, epoch: position.epoch });
     this.bar.update();
+    if (state.name === "live" && this.#inbox.phase === "failed") this.#inbox.load();
   }
 
   #fold(frames) {
@@ -173,14 +184,9 @@ class ParleyApp extends HTMLElement {
   }
 
   #route() {
+    if (this.#api === null) return;
     const { hash } = location;
-    if (hash.startsWith("#key=")) {
-      history.replaceState(null, "", location.pathname);
-      sessionStorage.setItem(KEY, decodeURIComponent(hash.slice("#key=".length)));
-      this.#resume();
-    } else if (this.#api !== null) {
-      this.#show(hash.startsWith("#/c/") ? decodeURIComponent(hash.slice("#/c/".length)) : null);
-    }
+    this.#show(hash.startsWith("#/c/") ? decodeURIComponent(hash.slice("#/c/".length)) : null);
   }
 
   async #show(id) {

@@ -105,8 +105,14 @@ export class ConversationList extends HTMLElement {
       h("div", { class: "list-body" }, this.pill, this.scroller, this.state),
     );
     new ResizeObserver(() => this.#paintSoon()).observe(this.scroller);
-    setInterval(() => this.#relate(), 20_000);
+    this.clock = setInterval(() => this.#relate(), 20_000);
     this.refresh(new Set());
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.clock);
+    clearTimeout(this.#holdTimer);
+    clearTimeout(this.searchTimer);
   }
 
   /** Mark the conversation that is open; null for none. */
@@ -288,13 +294,15 @@ export class ConversationList extends HTMLElement {
 
   #paintState() {
     const { phase, filter, problem } = this.#inbox;
-    const state = phase === "failed" ? "failed" : this.#order.length > 0 ? "rows" : phase === "loading" ? "loading"
+    const failed = phase === "failed";
+    const state = this.#order.length > 0 ? (failed ? "partial" : "rows") : failed ? "failed" : phase === "loading" ? "loading"
       : filter.q || filter.unanswered || filter.endpoint ? "nothing" : "empty";
     this.toggleAttribute("aria-busy", phase === "loading");
     if (this.dataset.state === state) return;
     this.dataset.state = state;
     this.state.replaceChildren(...{
       rows: () => [],
+      partial: () => [h("p", {}, problem.message), h("button", { type: "button", class: "button", onclick: () => this.#inbox.load() }, "Try again")],
       loading: () => Array.from({ length: 8 }, () => h("div", { class: "skeleton-row" }, h("i"), h("b"), h("span"))),
       failed: () => [
         h("h2", {}, "The list could not be read"), h("p", {}, problem.message),

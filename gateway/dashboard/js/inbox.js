@@ -107,6 +107,13 @@ export class Inbox {
     this.#onchange = onchange;
   }
 
+  /** Read nothing more. */
+  close() {
+    this.#reading.abort();
+    clearTimeout(this.#headTimer);
+    this.#stale.clear();
+  }
+
   get(id) {
     return this.#rows.get(id);
   }

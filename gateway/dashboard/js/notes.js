@@ -28,6 +28,11 @@ function call(event, steps) {
   return `${inbound ? "Incoming" : "Outgoing"} call: ${stage}`;
 }
 
+function preference({ category, value, detail }) {
+  const sentence = `Contact ${PREFERENCES[value] ?? value} ${category.replaceAll("_", " ")}`;
+  return detail ? `${sentence} (${detail})` : sentence;
+}
+
 /** Return the line for a note of js/timeline.js. `openConversation(id)` follows a merge. */
 export function renderNote({ steps }, openConversation) {
   const { event, recorded_at } = steps.at(-1);
@@ -35,7 +40,7 @@ export function renderNote({ steps }, openConversation) {
     conversation_started: () => ["spark", "Conversation started"],
     contact_identified: () => ["person", identified(event)],
     call_recorded: () => ["phone", call(event, steps), rawJson(steps.map((step) => step.event.payload), "Show call data")],
-    preference_set: () => ["bell", `Contact ${PREFERENCES[event.value] ?? event.value} ${event.category.replaceAll("_", " ")}${event.detail ? ` (${event.detail})` : ""}`],
+    preference_set: () => ["bell", preference(event)],
     unknown_kept: () => ["braces", `Kept, not understood yet: ${event.what}`, rawJson(event.payload)],
     conversation_merged: () => [
       "merge", "This contact turned out to be known already. ",
@@ -44,5 +49,5 @@ export function renderNote({ steps }, openConversation) {
     conversation_absorbed: () => ["merge", "Another conversation of this contact was joined into this one"],
   }[event.type]();
   const at = event.at || recorded_at;
-  return h("div", { class: "note", dir: "auto" }, icon(name), h("span", {}, sentence), h("time", { title: fullTime(at) }, clock(at)), more.filter(Boolean));
+  return h("div", { class: "note", dir: "auto" }, icon(name), h("span", {}, sentence), " ", h("time", { title: fullTime(at) }, clock(at)), more.filter(Boolean));
 }

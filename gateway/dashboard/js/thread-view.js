@@ -36,7 +36,7 @@ export class ThreadView extends HTMLElement {
     this.#api = api;
     this.#endpoint = endpoint;
     this.dataset.conversation = row.id;
-    this.title_ = h("h2", { dir: "auto", tabindex: "-1" });
+    this.heading = h("h2", { dir: "auto", tabindex: "-1" });
     this.subtitle = h("small", { class: "faint", dir: "auto" });
     this.face = h("span", {});
     this.log = h("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Messages" });
@@ -46,11 +46,12 @@ export class ThreadView extends HTMLElement {
     this.replaceChildren(
       h("header", { class: "pane-head" },
         iconButton("back", "Back to the list", () => this.dispatchEvent(new Event("back")), { class: "icon-button only-phone" }),
-        this.face, h("div", { class: "titles" }, this.title_, this.subtitle),
+        this.face, h("div", { class: "titles" }, this.heading, this.subtitle),
         iconButton("aside", "Contact details", () => this.dispatchEvent(new Event("details")))),
       h("div", { class: "thread-body" }, this.scroller, this.pill), this.spoken);
     this.update(row);
     new ResizeObserver(() => this.#atBottom && this.#toBottom()).observe(this.scroller);
+    if (matchMedia("(width < 720px)").matches) this.heading.focus(); // the list, which had the focus, is not there on a phone
     await this.reload();
   }
 
@@ -79,7 +80,7 @@ export class ThreadView extends HTMLElement {
     const name = contactName(row.contact, row.name);
     this.#row = row;
     this.face.replaceChildren(avatar(row.id, name));
-    this.title_.textContent = name;
+    this.heading.textContent = name;
     const { phone, username } = row.contact;
     const handle = username && `@${username.replace(/^@/, "")}`;
     this.subtitle.textContent = [phone && phoneNumber(phone), handle, this.#endpoint].filter((text) => text && text !== name).join(" · ");
@@ -94,7 +95,7 @@ export class ThreadView extends HTMLElement {
     const arrived = [...changed].filter((key) => !this.#nodes.has(key) && this.#timeline.get(key)?.content.type !== "reaction");
     this.#paint(changed);
     const inbound = arrived.map((key) => this.#timeline.get(key)).filter((message) => message && !message.outbound);
-    if (inbound.length > 0) this.spoken.textContent = inbound.map(({ content }) => `${this.title_.textContent}: ${previewOf(content)}`).join(". ");
+    if (inbound.length > 0) this.spoken.textContent = inbound.map(({ content }) => `${this.heading.textContent}: ${previewOf(content)}`).join(". ");
     if (this.#atBottom) {
       this.#toBottom();
     } else {
@@ -165,13 +166,14 @@ export class ThreadView extends HTMLElement {
       edited && !revoked ? h("span", {}, "edited") : null,
       h("time", { title: fullTime(at) }, clock(at)),
       outbound && status ? tick(status, reason) : null);
-    const bubble = h("div", { class: `bubble ${content.type}` },
+    const bubble = h("div", { class: "bubble", "data-kind": content.type },
       author && !outbound ? h("span", { class: "author", dir: "auto" }, /^\d+$/.test(author) ? phoneNumber(author) : author) : null,
       revoked ? null : this.#context(context),
       body, meta,
       reason && (status === "failed" || !outbound) ? h("p", { class: "problem" }, icon("alert"), reason) : null,
       reactions.length > 0 && !revoked ? this.#reactions(reactions) : null);
-    return h("article", { class: `message ${outbound ? "out" : "in"}`, "data-message": message.message_id, "data-status": status ?? "" }, bubble);
+    const from = outbound ? "You" : this.heading.textContent;
+    return h("article", { class: `message ${outbound ? "out" : "in"}`, "aria-label": `${from}, ${clock(at)}`, "data-message": message.message_id, "data-status": status ?? "" }, bubble);
   }
 
   #context(context) {
@@ -184,14 +186,14 @@ export class ThreadView extends HTMLElement {
         ? h("span", { class: "kicker" }, icon("forward"), frequently_forwarded ? "Forwarded many times" : "Forwarded") : null,
       message_id
         ? h("button", { type: "button", class: "quote", title: "Show the quoted message", onclick: () => this.#jump(message_id) },
-          h("strong", {}, quoted?.outbound ? "You" : this.title_.textContent), h("span", { dir: "auto" }, line)) : null,
+          h("strong", {}, quoted?.outbound ? "You" : this.heading.textContent), h("span", { dir: "auto" }, line)) : null,
       product ? rawJson(product, "About a product") : null,
     ];
   }
 
   #reactions(reactions) {
     const byEmoji = Map.groupBy(reactions, ({ emoji }) => emoji);
-    const who = ({ outbound, author }) => (outbound ? "you" : author ? author : this.title_.textContent);
+    const who = ({ outbound, author }) => (outbound ? "you" : author ? author : this.heading.textContent);
     return h("div", { class: "reactions" }, [...byEmoji].map(([emoji, from]) => {
       const label = `${emoji} from ${from.map(who).join(", ")}`;
       return h("span", { role: "img", "aria-label": label, title: label }, emoji, from.length > 1 ? ` ${from.length}` : null);

@@ -107,12 +107,12 @@ create table messages (
 create index messages_thread on messages (conversation, seq);
 
 create table raw_webhooks (
-    received_at bigint not null,
     id          text collate "C" not null,
     provider    text   not null,
-    tenant      text collate "C",
-    verdict     text   not null,
+    received_at bigint not null,
     body        bytea  not null,
+    verdict     text   not null,
+    tenant      text collate "C",
     primary key (received_at, id)
 ) partition by range (received_at);
 create table raw_webhooks_default partition of raw_webhooks default;
@@ -163,6 +163,7 @@ create function add_partition(parent text, name text, lower bigint, upper bigint
 declare
     key text := pg_get_partkeydef(parent::regclass);
 begin
+    perform pg_advisory_xact_lock(1885434476, 3); -- one at a time
     if to_regclass(name) is not null then
         return;
     end if;

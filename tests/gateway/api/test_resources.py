@@ -162,6 +162,18 @@ async def test_feed_is_read_to_its_head_without_holes(gateway: Gateway) -> None:
     assert page == {"epoch": await epoch(gateway), "offset": 28, "head": 28, "data": []}
 
 
+async def test_the_feeds_head_is_never_behind_its_events(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = gateway.store.read_feed
+
+    async def commit_and_read(tenant: str, *, after: int, limit: int = 500) -> Any:
+        await gateway.store.append_batch([append_of(BAKERY, 8, dict.fromkeys(range(PARTITIONS), 1))], at=T0)
+        return await read(tenant, after=after, limit=limit)
+
+    monkeypatch.setattr(gateway.store, "read_feed", commit_and_read)
+    page = await gateway.json("/api/v1/feed?after=20")
+    assert page["offset"] == page["head"] == 36
+
+
 @pytest.mark.parametrize(
     ("query", "oldest", "reason"),
     [

@@ -82,6 +82,12 @@ class Serving:
             stream = trio.SSLStream(stream, self.client_tls, server_hostname="localhost", https_compatible=True)
         return Client(stream)
 
+    async def connections(self, lanes: dict[str, int], within: float = 4) -> None:
+        """Wait until no more than these are left, by lane; the machine may have other work."""
+        with trio.fail_after(within):
+            while self.listener.statistics().connections != lanes:
+                await self.listener._watch.wait_left()
+
     async def stop(self) -> None:
         self.scope.cancel()
         await self.stopped.wait()
@@ -172,7 +178,7 @@ def serve() -> Serve:
         listener = Listener(
             handlers=handlers or {"/hook": hook, "/slow": slow, "/fail": fail, "/both": hook},
             sockets=sockets or {"/ws": socket, "/both": socket},
-            app=app or quart,  # type: ignore[arg-type]  # Quart's own closed ASGI types
+            app=app or quart,
             limits=limits,
             ssl_context=tls[0] if tls else None,
         )

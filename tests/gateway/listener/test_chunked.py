@@ -1,5 +1,7 @@
 """Chunked bodies: each whole, byte by byte and with the next request behind it."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_an_announced_chunk_is_not_a_received_one() -> None:
 def test_any_segmentation(chunks: list[bytes], cuts: set[int]) -> None:
     data = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n" + NEXT
     points = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    segments = [data[start:end] for start, end in zip(points, points[1:], strict=False)]
+    segments = [data[start:end] for start, end in pairwise(points)]
     assert decode(segments) == (b"".join(chunks), NEXT)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -218,7 +219,7 @@ GARBAGE = st.lists(
 @given(GARBAGE)
 def test_garbage_is_answered_4xx_or_closed(data: bytes) -> None:
     async def feed() -> None:
-        output, seen, rest, refused = await run_segments([data])
+        output, seen, _, refused = await run_segments([data])
         statuses = [int(line.split()[1]) for line in output.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
         assert len(statuses) == len(seen) + sum(refused.values())
         assert all(status == 200 or 400 <= status < 500 or status == 505 for status in statuses)
@@ -258,7 +259,7 @@ async def test_many_pipelined_requests_let_others_run() -> None:
     # A wire whose sends are no checkpoints, as those of a socket are not.
     lane = await with_lane(talk)
     assert len(lane.seen) == 200
-    assert max(after - before for before, after in zip(ran, ran[1:], strict=False)) <= 16
+    assert max(after - before for before, after in pairwise(ran)) <= 16
 
 
 @pytest.mark.parametrize(
