@@ -24,7 +24,12 @@ What is registered where this release wires itself:
 | parley_api_overloaded_total | counter | API requests refused for want of room |
 | parley_routes_tenants, _endpoints, _keys | gauge | size of the route table |
 | parley_routes_loads_total, _failures_total, _misses_total | counter | loads of the route table, loads that failed, look-ups of unknown ids |
-| parley_<component>_… | by rule 1 | as the component's statistics object describes it |
+| parley_webhooks_…_total | counter | what became of webhooks, by verdict |
+| parley_journal_batches_total, _appends_, _events_, _refused_, _unavailable_, _seconds_total | counter | commits, their content, their time |
+| parley_journal_waiting, _largest_batch | gauge | the journal's mailbox; the largest commit so far |
+| parley_feed_published_total, _delivered_total, _encoded_total | counter | events that passed, were handed to followers, were encoded |
+| parley_feed_watched_tenants, _subscribers, _ring_bytes | gauge | who follows, and what is held for them |
+| parley_sessions_…, parley_socketio_…, parley_listener_… | both | realtime sessions, Socket.IO transports, connections and lanes |
 | process_… | | CPU, memory, open files (prometheus-client's own) |
 """
 

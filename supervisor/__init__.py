@@ -41,7 +41,8 @@ they were sent. A lower lane goes first, in a lane the lower rank; among those t
 no order between actors. After 16 turns an actor queues behind the others; after 64 a worker yields to all tasks.
 
 *Full.* Each lane has its own limit. `tell` and `ask` into a full one raise `MailboxFull`; nothing has happened
-then. With `max_resident` actors all busy, a message for a further one is refused with `PoolFull`.
+then. With `max_resident` actors all busy, or as many again still being
+passivated, a message for a further one is refused with `PoolFull`.
 
 *Deadline.* An `ask` whose time-out has passed raises `DeadlineExceeded`. Its message is skipped if it has not
 begun, and handled to the end if it has. An `ask` that is cancelled for another reason is handled.

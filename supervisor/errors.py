@@ -26,7 +26,7 @@ class MailboxFull(Refused):
 
 
 class PoolFull(MailboxFull):
-    """The pool holds `max_resident` actors and every one of them has work, so no new one can come in."""
+    """The pool holds `max_resident` actors and none of them can make room for a new one by now."""
 
     code = "pool_full"
 

@@ -202,8 +202,6 @@ class ActorPool(Generic[K]):
                     self._nursery.start_soon(self._sweep)
                 task_status.started()
                 await self._stop.wait()
-                for cell in tuple(self._cells.values()):
-                    self._order(cell, StopReason.SHUTDOWN)
                 if self._cells:
                     await self._empty.wait()
                 self._nursery.cancel_scope.cancel()
@@ -219,6 +217,8 @@ class ActorPool(Generic[K]):
         """Take no more messages, let each actor finish its turn and end, return what waits; then `run` returns."""
         self._accepting = False
         self._stop.set()
+        for cell in tuple(self._cells.values()):
+            self._order(cell, StopReason.SHUTDOWN)
 
     def child_spec(self, *, restart: Restart = Restart.PERMANENT, shutdown: float = 5.0) -> ChildSpec:
         """This pool as a child of a supervisor."""
@@ -257,14 +257,13 @@ class ActorPool(Generic[K]):
     def _admit(self, key: K) -> _Cell[K]:
         """Make a cell for a new resident; beyond `max_resident` another one has to go for it.
 
-        Going may take a while, so for that while there are more residents: at most twice `max_resident`, since
-        each newcomer turns out one that was idle.
+        Going may take a while, and for that while there are more residents, but never more than twice as many.
         """
         if not self._accepting:
             raise ActorStopped(f"{self.name} does not run")
         if len(self._cells) >= self._max_resident:
-            if not self._idle:
-                raise PoolFull(f"{self.name}: all {len(self._cells)} actors are busy")
+            if not self._idle or len(self._cells) >= 2 * self._max_resident:
+                raise PoolFull(f"{self.name}: all {len(self._cells)} actors are busy or going")
             self._order(next(iter(self._idle.values())), StopReason.PASSIVATED)
         return _Cell(key, Mailbox(self._limits))
 
@@ -299,7 +298,7 @@ class ActorPool(Generic[K]):
             self._return(cell.key, envelope, error)
         if (gone := self._gone.pop(cell.key, None)) is not None:
             gone.set()
-        if not self._cells:
+        if not self._cells and not self._accepting:
             self._empty.set()
 
     def _return(self, key: K, envelope: Envelope, error: Exception) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import cache
 from types import TracebackType
 
 import msgspec
@@ -107,6 +108,7 @@ def create_app(services: Services) -> QuartTrio:
     return app
 
 
+@cache  # the same for every application
 def _document() -> Asset:
     operations = [operation for resource in RESOURCES for operation in resource.operations.declared]
     body = msgspec.json.encode(openapi.document(operations))

@@ -209,8 +209,7 @@ class HypercornLane:
         config.websocket_max_message_size = 4 * limits.message_bytes
         self._config = config
         self._limits = limits
-        # hypercorn's annotations name its own closed unions; the specification's mappings are what it passes.
-        self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]
+        self._app = wrap_app(app, 0, "asgi")
         self._context = WorkerContext(None)
         self._state: LifespanState = {}
         self._ended = trio.Event()

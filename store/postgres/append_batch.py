@@ -7,7 +7,6 @@ outcomes.
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import asyncpg
 import msgspec
 from msgspec.structs import astuple, replace
 
@@ -29,11 +28,10 @@ from store.postgres.pool import Connection
 from store.read_model import combine, storable, storable_conversation, storable_message
 
 Row: TypeAlias = tuple[Any, ...]
-REFUSED = "PY001"
 ATTEMPTS = 5
 """How often one set of appends is tried. A refusal names every append refused, so two are enough unless others keep interfering."""
 
-CALL = "select append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+CALL = "select * from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 async def append_batch(
@@ -54,21 +52,18 @@ async def append_batch(
         for _ in range(ATTEMPTS):
             batch = [appends[i] for i in now]
             arguments = _arguments(batch, kept)
-            try:
-                bases = await connection.fetchval(CALL, at, owner, *arguments)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate != REFUSED:
-                    raise
-                refused = _refusals(error, batch)
-                for place, outcome in refused.items():
-                    outcomes[now[place]] = outcome
-                now = [i for place, i in enumerate(now) if place not in refused]
-                if not now and not any(kept):
-                    break
-            else:
-                for i, first in zip(now, _first_offsets(batch, bases), strict=True):
+            answer = await connection.fetchrow(CALL, at, owner, *arguments)
+            assert answer is not None, "a function with out parameters returns one row"  # noqa: S101
+            if answer["refused"] is None:
+                for i, first in zip(now, _first_offsets(batch, answer["bases"]), strict=True):
                     outcomes[i] = Committed(first, at)
                 kept = ((), ())
+                break
+            refused = _refusals(answer["refused"], batch)
+            for place, outcome in refused.items():
+                outcomes[now[place]] = outcome
+            now = [i for place, i in enumerate(now) if place not in refused]
+            if not now and not any(kept):
                 break
         else:
             raise StoreUnavailable("other writers kept interfering")
@@ -163,10 +158,10 @@ def _first_offsets(batch: Sequence[Append], bases: Sequence[int] | None) -> list
     return firsts
 
 
-def _refusals(error: asyncpg.PostgresError, batch: Sequence[Append]) -> dict[int, Outcome]:
-    """Read the function's DETAIL: which places of the batch were refused, and why; the first reason given stands."""
+def _refusals(answer: str, batch: Sequence[Append]) -> dict[int, Outcome]:
+    """Read which places of the batch (from 0) were refused, and why; the first reason given stands."""
     refused: dict[int, Outcome] = {}
-    for place, kind, payload in msgspec.json.decode(error.detail or "[]", type=list[tuple[int, str, Any]]):
+    for place, kind, payload in msgspec.json.decode(answer, type=list[tuple[int, str, Any]]):
         outcome: Outcome
         match kind:
             case "fenced":

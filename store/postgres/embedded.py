@@ -19,9 +19,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -44,7 +45,7 @@ WATCH_INTERVAL = 0.5
 SOCKET_PATH_LIMIT = 90
 """Bytes a socket's directory may have: `sun_path` holds 108 on Linux (104 elsewhere), `/.s.PGSQL.5432` takes 14."""
 
-SETTINGS = {
+SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",  # the socket only: nothing on the network, no password to keep
     "unix_socket_permissions": "0700",
     "max_connections": "60",  # serve takes 10; the rest is for command-line tools and people
@@ -56,6 +57,8 @@ SETTINGS = {
     "checkpoint_timeout": "10min",
     "jit": "off",  # the queries are short; compiling one costs more than running it
     "max_parallel_workers_per_gather": "0",  # the same; and a container's /dev/shm is small
+    # After a crash, one call makes the data directory durable instead of one a file.
+    **({"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}),
     "io_method": "sync",  # no idle I/O workers
     "autovacuum_naptime": "15s",  # heads and feeds are updated all the time
     "logging_collector": "on",
@@ -105,8 +108,9 @@ async def _watch(server: "Server") -> None:
 class Server:
     """One data directory's server, as this process sees it. All methods block."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] = SETTINGS) -> None:
         self.binaries = _binaries()
+        self.settings = settings
         self.home = data_dir.resolve()
         self.pgdata = self.home / "postgres"
         self.pid_file = self.pgdata / "postmaster.pid"
@@ -219,13 +223,17 @@ class Server:
         self.socket_dir.mkdir(mode=0o700, exist_ok=True)
         if self.socket_dir != self.pgdata:
             self._give(self.socket_dir)
-        settings = SETTINGS | {"unix_socket_directories": str(self.socket_dir)}
+        settings = {**self.settings, "unix_socket_directories": str(self.socket_dir)}
         return " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
 
     def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            return (self.pgdata / "start.log").read_text(errors="replace")[-2000:]
-        return ""
+        """Return the end of what the server logged: before its collector ran, and since."""
+        logs = sorted((self.pgdata / "log").glob("postgres-*.log"), key=lambda path: path.stat().st_mtime)
+        words = ""
+        for path in (self.pgdata / "start.log", *logs[-1:]):
+            with contextlib.suppress(OSError):
+                words += path.read_text(errors="replace")[-1000:]
+        return words
 
     def _socket_dir(self) -> Path:
         """Return the data directory itself, or where its path is too long (or odd) for a socket, one in the temporary directory."""
@@ -261,10 +269,13 @@ class Server:
         return len(lines) >= 8 and lines[7].strip() == "ready" and self._postmaster() is not None
 
     def _forget_stale_pid(self) -> None:
-        """Remove a crashed server's pid file when its pid was given to another program, which PostgreSQL would take for a server."""
+        """Remove a crashed server's lock files where PostgreSQL would not dare to: its pid still answers, because it belongs to another
+        program now, or to a zombie that nobody reaps (the usual first process of a container does not).
+        """
         pid = self._pid()
         if pid is not None and psutil.pid_exists(pid):
             self.pid_file.unlink(missing_ok=True)
+            (self.socket_dir / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def _give(self, path: Path) -> None:
         """Make the server's account the owner of `path`, or refuse a directory that is somebody else's."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from bench.simulators.faults import DROPPED, Faults, spoil
 from bench.simulators.http_client import Answer, BrokenConnection, Connection, Target, target_of
@@ -288,13 +288,24 @@ async def test_a_rate_and_a_speed_contradict_each_other() -> None:
 
 
 async def answered(*pieces: bytes, close: bool = False) -> tuple[Answer, Connection]:
+    """Make a request whose answer arrives in these pieces, each read before the next is sent."""
     client, server = memory_stream_pair()
     connection = Connection(client)
-    for piece in pieces:
-        await server.send_all(piece)
-    if close:
-        await server.send_eof()
-    return await connection.request(b"POST"), connection
+
+    async def answer() -> None:
+        for piece in pieces:
+            await wait_all_tasks_blocked()
+            await server.send_all(piece)
+        if close:
+            await server.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        try:
+            return await connection.request(b"POST"), connection
+        except BrokenConnection as error:
+            broken = error
+    raise broken
 
 
 WHOLE = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"

@@ -33,7 +33,7 @@ from protocol.events import (
     UnknownKept,
 )
 from tests.support.chromium import Page
-from tests.support.fake_gateway import BERLIN, KEY, FakeGateway, Thread, now
+from tests.support.fake_gateway import BERLIN, KEY, FakeGateway, Gate, Thread, now
 
 pytestmark = pytest.mark.slow
 
@@ -169,11 +169,12 @@ async def test_messages_arrive_and_ticks_only_move_forward(page: Page, gateway: 
 async def test_a_lost_connection_resumes_without_gap_or_repeat(page: Page, gateway: FakeGateway, address: str) -> None:
     thread = gateway.conversation(person(1, "Mira"))
     other = gateway.conversation(person(2, "Jonas"))
+    await sign_in(page, address)
+    await open_thread(page, thread)
     for number in range(5):
         gateway.say(thread, f"before {number}")
     answer = gateway.say(thread, "answer", outbound=True)
-    await sign_in(page, address)
-    await open_thread(page, thread)
+    await wait_offset(page, gateway)
     seen = len(gateway.feed)
     gateway.refusing = True
     gateway.cut()
@@ -196,6 +197,34 @@ async def test_a_lost_connection_resumes_without_gap_or_repeat(page: Page, gatew
     assert await page.evaluate(f"document.querySelector('[data-message=\"{answer}\"]').dataset.status") == "read"
     assert await page.evaluate(f"{row(other)}.querySelector('.row-preview').textContent") == "also here"
     assert own_problems(page) == []
+
+
+async def test_what_happens_while_a_snapshot_is_on_its_way_is_not_lost(
+    page: Page, gateway: FakeGateway, address: str
+) -> None:
+    thread = gateway.conversation(person(1, "Mira"))
+    answer = gateway.say(thread, "answer", outbound=True)
+    await sign_in(page, address)
+
+    newcomer = gateway.conversation(person(2, "Jonas"))
+    gateway.held = Gate("/conversations")
+    gateway.say(newcomer, "first")
+    await gateway.held.reached.wait()
+    gateway.say(newcomer, "second")
+    await wait_offset(page, gateway)
+    gateway.held.opened.set()
+    await page.wait_for(f"{row(newcomer)}?.querySelector('.row-preview').textContent === 'second'")
+
+    gateway.held = Gate("/messages")
+    await page.evaluate(f"location.hash = '#/c/{thread.id}'")
+    await gateway.held.reached.wait()
+    gateway.say(thread, "meanwhile")
+    gateway.receipt(thread, answer, "read")
+    await wait_offset(page, gateway)
+    gateway.held.opened.set()
+    await page.wait_for(f"{TEXTS}.join() === 'answer,meanwhile'")
+    assert await page.evaluate(f"document.querySelector('[data-message=\"{answer}\"]').dataset.status") == "read"
+    assert page.problems == []
 
 
 async def test_without_a_network_it_says_so_and_resumes_when_it_is_back(
@@ -337,7 +366,10 @@ async def test_every_kind_of_content_and_event_is_shown(page: Page, gateway: Fak
     assert await page.evaluate(f"{quoted}.innerText") == "Mira\nGuten Tag"
     await page.evaluate(f"{quoted}.click()")
     await page.wait_for(f"document.querySelector('[data-message=\"{first}\"].lit')")
-    # the same events, folded live in another tab's thread, come to the same
+    lost = gateway.say(thread, "which one?", context=Context(message_id="wamid.of-long-ago"))
+    await page.wait_for(
+        f"document.querySelector('[data-message=\"{lost}\"] .quote:disabled')?.innerText.includes('not in this thread')"
+    )
     gateway.say(thread, Reaction(first, None))
     await page.wait_for(f"{reactions} === '👍 from you'")
     assert page.problems == []
@@ -503,6 +535,26 @@ async def test_every_text_has_the_contrast_that_wcag_asks_of_small_print(
     assert [[name, text, round(ratio, 2)] for name, text, ratio in measured if ratio < 4.5] == []
 
 
+async def test_the_scheme_follows_the_system_until_it_is_switched(
+    page: Page, gateway: FakeGateway, address: str
+) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    switch = "[aria-label='Switch between light and dark']"
+    await page.set_media(prefers_color_scheme="dark")
+    await sign_in(page, address)
+    dark = await page.evaluate(ground)
+    await page.click(switch)
+    light = await page.wait_for(f"{ground} !== '{dark}' && {ground}")
+    await page.navigate(f"{address}/?again")
+    await page.wait_for(LIVE)
+    assert await page.evaluate(ground) == light
+    await page.click(switch)
+    await page.wait_for(f"{ground} === '{dark}'")
+    await page.set_media(prefers_color_scheme="light")
+    await page.wait_for(f"{ground} === '{light}'")
+    assert page.problems == []
+
+
 async def test_a_phone_shows_list_or_thread(page: Page, gateway: FakeGateway, address: str) -> None:
     threads = many(gateway, 3)
     await page.resize(390, 844, scale=2, mobile=True)
@@ -533,6 +585,37 @@ async def test_an_empty_tenant_and_a_failing_gateway_are_told_apart(
     await page.click(".list-state .button")
     await page.wait_for("document.querySelector('conversation-list[data-state=nothing]')")
     assert own_problems(page) == []
+
+
+async def test_a_row_is_folded_only_by_the_event_that_follows_it(page: Page, address: str) -> None:
+    """The rules at the top of js/inbox.js, one by one."""
+    await page.navigate(address)
+
+    async def fold(row: dict[str, Any], version: int, **event: Any) -> Any:
+        arguments = json.dumps([row, {"version": version, "event": event}])
+        return await page.evaluate(
+            f"import('/static/js/inbox.js').then(({{ foldRow }}) => foldRow(...{arguments})).then((row) => row === undefined ? 'ask' : row)"
+        )
+
+    row = {"version": 4, "last_at": 50, "unanswered": 1, "messages": 2, "last_outbound": True, "last_status": "read"}
+    text = {"type": "text", "body": "a\n b"}
+    said = {"type": "message_recorded", "at": 60, "message_id": "m2", "content": text}
+    assert await fold(row, 4, **said) is None
+    assert await fold(row, 6, **said) == "ask"
+    after = {"version": 5, "last_at": 60, "unanswered": 2, "messages": 3, "last_outbound": False, "last_status": None}
+    assert await fold(row, 5, **said) == after | {"preview": "a b", "last_id": "m2"}
+    assert (await fold(row, 5, **said | {"at": 40}))["last_at"] == 50
+    assert await fold(row, 5, **said | {"at": 40, "origin": "history"}) == row | {"version": 5, "messages": 3}
+    receipt = {"type": "receipt_recorded", "at": 70, "message_id": "m1", "raw_status": "played", "current": "played"}
+    assert await fold(row, 5, **receipt) == "ask"  # of which message the row's status is, only the gateway knows
+    assert (await fold(row | {"last_id": "m1"}, 5, **receipt))["last_status"] == "played"
+    assert (await fold(row | {"last_id": "m0"}, 5, **receipt))["last_status"] == "read"
+    assert (await fold(row, 5, **receipt | {"current": "delivered"}))["last_status"] == "read"
+    edit = {"type": "message_edited", "at": 70, "message_id": "e", "original_id": "m1", "content": text}
+    assert await fold(row, 5, **edit) == "ask"
+    assert (await fold(row | {"last_id": "m1"}, 5, **edit))["preview"] == "a b"
+    assert (await fold(row, 5, type="conversation_merged", at=1, into="cnv_2"))["merged_into"] == "cnv_2"
+    assert await fold(row, 5, type="of_a_later_release", at=1) == "ask"
 
 
 async def test_whatever_happens_the_list_comes_to_what_the_gateway_says(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from bench.gateway_process import Credentials, GatewayProcess
 from bench.simulators.faults import Faults
 from bench.simulators.http_client import BrokenConnection, Connection, connector, post_head, target_of
 from bench.simulators.ledger import acknowledged, read_entries
@@ -21,7 +22,6 @@ from bench.simulators.sender import Report
 from bench.simulators.simulate import Options, simulate
 from bench.simulators.world import SimTenant
 from protocol.signatures import sign
-from tests.support.gateway_process import Credentials, GatewayProcess
 from tests.support.spine import change, contact, text, webhook
 
 KILLS = 20

@@ -88,7 +88,7 @@ async def echo_server(port: int = 0) -> AsyncIterator[int]:
     """Serve the echo; leaving shuts it down in order."""
     settings = EngineSettings(ping_interval=0.4, ping_timeout=2, close_grace=1)
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(functools.partial(socketio_echo.serve, settings=settings, mini=True), port)
+        yield await nursery.start(functools.partial(socketio_echo.serve, settings=settings), port)
         nursery.cancel_scope.cancel()
 
 

@@ -88,13 +88,21 @@ async def test_what_a_crashed_turn_had_answered_is_not_repeated(nursery: trio.Nu
 async def test_a_message_that_comes_during_the_crash_waits_behind(nursery: trio.Nursery) -> None:
     log: list[Any] = []
     crashes = {"a": 2}
-    pool = ActorPool[str]("p", lambda _: Fragile(log, crashes))
+    gate = trio.Event()
+
+    class Gated(Fragile):
+        async def receive(self, message: Any) -> str:
+            await gate.wait()
+            return await super().receive(message)
+
+    pool = ActorPool[str]("p", lambda _: Gated(log, crashes))
     await nursery.start(pool.run)
     ref = pool.ref("k")
     ref.tell("a")
-    await trio.lowlevel.checkpoint()
+    await wait_all_tasks_blocked()
     ref.tell("b")
     ref.tell("c")
+    gate.set()
     await wait_all_tasks_blocked()
     assert log == ["started", ["a"], "started", ["a"], "started", ["a"], ["b", "c"]]
     pool.stop()
@@ -125,7 +133,7 @@ async def test_poison_is_handed_over_and_the_actor_goes_on(nursery: trio.Nursery
 
 async def test_poison_without_a_place_for_it_is_returned(nursery: trio.Nursery) -> None:
     returned: list[Any] = []
-    crashes = {"asked": 3, "told": 3}
+    crashes = {"asked": 99, "told": 99}
     pool = ActorPool[str](
         "p",
         lambda _: Fragile([], crashes),
@@ -152,7 +160,7 @@ async def test_a_quarantine_that_fails_is_tried_again_and_nothing_overtakes(
             raise OSError("no database")
         return "quarantined at last"
 
-    crashes = {"bad": 3}
+    crashes = {"bad": 4}  # one with its neighbour, three alone
     pool = ActorPool[str]("p", lambda _: Fragile(log, crashes), on_poison=on_poison)
     await nursery.start(pool.run)
     bad, good = (pool.ref("k").ask_nowait(message) for message in ("bad", "good"))
@@ -169,7 +177,7 @@ async def test_a_quarantine_that_keeps_failing_returns_everything(
     async def on_poison(key: str, envelope: Envelope, error: Exception) -> None:
         raise OSError("no database")
 
-    crashes = {"bad": 3}
+    crashes = {"bad": 4}  # one with its neighbour, three alone
     pool = ActorPool[str]("p", lambda _: Fragile([], crashes), on_poison=on_poison)
     await nursery.start(pool.run)
     bad, good = (pool.ref("k").ask_nowait(message) for message in ("bad", "good"))
@@ -296,6 +304,33 @@ async def test_too_many_crashes_are_too_many(autojump_clock: MockClock) -> None:
     with pytest.raises(ActorStopped):
         pool.ref("k").tell("x")
     assert (pool.statistics().resident, pool.statistics().depth) == (0, 0)
+
+
+async def test_nobody_has_a_turn_after_the_pool_gave_up(autojump_clock: MockClock) -> None:
+    handled: list[Any] = []
+    returned: list[Any] = []
+
+    class Hasty(Actor):
+        async def receive(self, message: Any) -> None:
+            if message == "bad":
+                raise Boom
+            handled.append(message)
+
+    pool = ActorPool[str](
+        "p",
+        lambda _: Hasty(),
+        intensity=Intensity(0),
+        on_undelivered=lambda _, envelope: returned.append(envelope.message),
+    )
+
+    async def act() -> None:
+        pool.ref("k").tell("bad")
+        for key in "abc":
+            pool.ref(key).tell(key)
+        await trio.sleep_forever()
+
+    await run_until_it_gives_up(pool, act)
+    assert (handled, sorted(returned)) == ([], ["a", "b", "bad", "c"])
 
 
 async def test_a_supervisor_restarts_a_pool_that_gave_up(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -289,25 +289,33 @@ async def test_kill_also_ends_what_hangs_in(where: str, nursery: trio.Nursery) -
     house.pool.stop()
 
 
+class Suicidal(Actor):
+    """Kills itself and then ends its turn without waiting, so that the kill comes too late for it."""
+
+    def __init__(self, pool: ActorPool[str]) -> None:
+        self.pool = pool
+
+    async def receive(self, message: Any) -> Any:
+        if message == "die":
+            self.pool.ref("a").kill()
+            self.pool.ref("b").tell("next on this worker")
+        else:
+            await trio.lowlevel.checkpoint()
+        return message
+
+
 async def test_a_kill_hits_nobody_else_who_shares_the_worker(nursery: trio.Nursery) -> None:
-    house = House()
-    await nursery.start(house.pool.run)
-
-    class Suicidal(Actor):
-        async def receive(self, message: Any) -> Any:
-            ref.kill()
-            other.tell("next on this worker")
-            return "done all the same"
-
-    deadly = ActorPool[str]("deadly", lambda key: Suicidal() if key == "a" else Resident(key, house.log))
-    await nursery.start(deadly.run)
-    ref, other = deadly.ref("a"), deadly.ref("b")
-    assert await ref.ask("x") == "done all the same"
+    returned: list[Any] = []
+    pool: ActorPool[str] = ActorPool(
+        "p", lambda _: Suicidal(pool), on_undelivered=lambda _, envelope: returned.append(envelope.message)
+    )
+    await nursery.start(pool.run)
+    assert await pool.ref("a").ask("die") == "die"
     await wait_all_tasks_blocked()
-    assert ref.statistics() is None
-    assert house.happened() == "+b, b:next on this worker"
-    deadly.stop()
-    house.pool.stop()
+    assert pool.ref("a").statistics() is None
+    assert await pool.ref("b").ask("alive") == "alive"
+    assert returned == []
+    pool.stop()
 
 
 @pytest.mark.parametrize("order", ["stop", "kill"])
@@ -345,6 +353,21 @@ async def test_shutdown_lets_turns_finish_says_farewell_and_returns_what_waits(n
     assert house.happened() == "+a, a:1, -a SHUTDOWN"
     assert not nursery.child_tasks
     assert house.pool.inspect().state == "stopped"
+
+
+async def test_shutdown_is_as_gentle_after_the_pool_was_empty_for_a_while(nursery: trio.Nursery) -> None:
+    house = House(receive=trio.Event())
+    await nursery.start(house.pool.run)
+    house.pool.ref("a").kill()
+    house.pool.ref("a").tell(0)
+    house.pool.ref("a").kill()
+    await house.pool.ref("a").wait_stopped()
+    reply = house.pool.ref("b").ask_nowait(1)
+    await wait_all_tasks_blocked()
+    house.pool.stop()
+    await wait_all_tasks_blocked()
+    Resident.gates["receive"].set()
+    assert await reply.wait() == 1
 
 
 async def test_cancelling_a_pool_kills_and_returns(nursery: trio.Nursery) -> None:

@@ -538,6 +538,20 @@ async def test_a_stopped_child_stays_stopped_when_its_siblings_are_restarted(
     family.supervisor.stop()
 
 
+async def test_a_crash_that_a_stop_request_overtakes_restarts_nobody(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    for _ in range(20):  # trio runs the crash and the request in random order
+        family = Family()
+        await nursery.start(family.supervisor.run)
+        family.b.crash()
+        await family.supervisor.stop_child("b")
+        await wait_all_tasks_blocked()
+        assert family.states() == ["running", "stopped", "running"]
+        assert family.b.starts == 1
+        family.supervisor.stop()
+
+
 async def test_a_temporary_child_that_is_stopped_is_forgotten(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     family = Family()
     await nursery.start(family.supervisor.run)

@@ -66,6 +66,15 @@ class Thread:
         }
 
 
+class Gate:
+    """Holds answers to requests whose path contains `path`, composed but not sent, until it is opened: what a slow network does."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.reached = trio.Event()
+        self.opened = trio.Event()
+
+
 class FakeGateway:
     """`serve` it in a nursery; script it from the same thread."""
 
@@ -78,6 +87,7 @@ class FakeGateway:
         self.refusing = False
         """Answer 503 to the API and to new sockets."""
         self.revoked = False
+        self.held: Gate | None = None
         self.requests: list[str] = []
         self.subscriptions: list[Json] = []
         """Every `subscribe` that came."""
@@ -210,7 +220,11 @@ class FakeGateway:
         if self.revoked or request.header(b"authorization") != f"Bearer {KEY}".encode():
             return _problem(401, "unauthenticated", "The API key is not valid")
         query = {name: values[0] for name, values in parse_qs(request.query.decode()).items()}
-        return self._answer(request.path.removeprefix("/api/v1/").split("/"), query)
+        answer = self._answer(request.path.removeprefix("/api/v1/").split("/"), query)
+        if self.held is not None and self.held.path in request.path:
+            self.held.reached.set()
+            await self.held.opened.wait()
+        return answer
 
     def _answer(self, path: list[str], query: dict[str, str]) -> Response:
         feed = {"epoch": self.epoch, "offset": len(self.feed)}

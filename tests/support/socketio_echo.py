@@ -5,7 +5,6 @@ Run `python -m tests.support.socketio_echo --port 3000` and, in the suites' fold
 """
 
 import argparse
-import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +14,6 @@ from gateway.http import Frame, Handler, SocketHandler
 from gateway.listener import Listener
 from gateway.realtime.engine import EngineServer, EngineSettings, Session
 from gateway.realtime.socketio import ConnectRefused, Socket, SocketIOServer
-from tests.support.mini_server import MiniServer
 
 SUITE_SETTINGS = EngineSettings(ping_interval=0.3, ping_timeout=0.2, origins=frozenset("*"))
 SUITE_CONNECT_TIMEOUT = 1.0
@@ -79,36 +77,30 @@ async def serve(
     settings: EngineSettings = SUITE_SETTINGS,
     connect_timeout: float = SUITE_CONNECT_TIMEOUT,
     *,
-    mini: bool = False,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the echo on a loopback port, 0 for any; the port is what `task_status` is told.
 
-    `mini` takes the small server of the tests instead of the listener. Cancelled, it ends as a node does: realtime
-    first, so that held GETs are answered and WebSockets closed, then what carried them.
+    Cancelled, the servers answer held GETs and
+    close their WebSockets while the listener waits for its requests in flight.
     """
     engine = EngineServer(EngineEcho, settings)
     server = SocketIOServer({"/": echo, "/custom": custom}, settings, connect_timeout=connect_timeout)
     handlers: dict[str, Handler] = {"/engine.io/": engine.http, "/socket.io/": server.http}
     sockets: dict[str, SocketHandler] = {"/engine.io/": engine.websocket, "/socket.io/": server.websocket}
-    async with trio.open_nursery() as carriers:
-        if mini:
-            port = await carriers.start(MiniServer(handlers, sockets).serve, port)
-        else:
-            listener = Listener(handlers=handlers, sockets=sockets, app=nothing_else)
-            port = (await carriers.start(listener.serve, "localhost" if port else "127.0.0.1", port))[0][1]
-        async with trio.open_nursery() as nursery:
-            await nursery.start(engine.run)
-            await nursery.start(server.run)
-            task_status.started(port)
+    listener = Listener(handlers=handlers, sockets=sockets, app=nothing_else)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await nursery.start(server.run)
+        # The suites say "localhost", which may be either family; a port of the system's choice is one of them.
+        addresses = await nursery.start(listener.serve, "localhost" if port else "127.0.0.1", port)
+        task_status.started(addresses[0][1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=3000)
-    parser.add_argument("--mini", action="store_true", help="without the listener")
-    arguments = parser.parse_args()
-    trio.run(functools.partial(serve, arguments.port, mini=arguments.mini))
+    trio.run(serve, parser.parse_args().port)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class ParleyApp extends HTMLElement {
   #quarantineTimer = null;
 
   connectedCallback() {
-    this.#applyTheme(localStorage.getItem(THEME));
+    this.#applyTheme();
     addEventListener("hashchange", () => (this.#takeKey() ? this.#resume() : this.#route()));
     addEventListener("keydown", (event) => this.#shortcut(event));
     this.#takeKey();
@@ -47,7 +47,8 @@ class ParleyApp extends HTMLElement {
   async #resume() {
     const key = sessionStorage.getItem(KEY);
     if (key === null) return this.#askForKey();
-    this.replaceChildren(h("div", { class: "splash", "aria-busy": "true" }, h("img", { src: "/static/mark.svg", alt: "Parley", width: "56", height: "56" })));
+    const mark = h("img", { src: "/static/mark.svg", alt: "Parley", width: "56", height: "56" });
+    this.replaceChildren(h("div", { class: "splash", "aria-busy": "true" }, mark));
     try {
       this.#enter(key, await new Api(key).me());
     } catch (error) {
@@ -57,7 +58,8 @@ class ParleyApp extends HTMLElement {
   }
 
   #showOutage(error) {
-    this.replaceChildren(h("main", { class: "placeholder" }, icon("alert"), h("h1", {}, "The gateway cannot be reached"), h("p", {}, error.message),
+    this.replaceChildren(h("main", { class: "placeholder" },
+      icon("alert"), h("h1", {}, "The gateway cannot be reached"), h("p", {}, error.message),
       h("button", { type: "button", class: "button", onclick: () => this.#resume() }, "Try again")));
   }
 
@@ -79,7 +81,7 @@ class ParleyApp extends HTMLElement {
     this.#live?.stop();
     this.#inbox?.close();
     clearInterval(this.#quarantineTimer);
-    this.#api = this.#live = this.#inbox = this.#open = null;
+    this.#api = this.#live = this.#inbox = this.#open = this.thread = null;
     document.title = "Parley";
   }
 
@@ -226,7 +228,8 @@ class ParleyApp extends HTMLElement {
   }
 
   #showMissing(error) {
-    this.main.replaceChildren(h("div", { class: "placeholder" }, icon("alert"), h("h2", {}, "This conversation cannot be shown"), h("p", {}, error.message),
+    this.main.replaceChildren(h("div", { class: "placeholder" },
+      icon("alert"), h("h2", {}, "This conversation cannot be shown"), h("p", {}, error.message),
       h("button", { type: "button", class: "button", onclick: () => this.#go(null) }, "Back to the list")));
   }
 
@@ -250,14 +253,17 @@ class ParleyApp extends HTMLElement {
   }
 
   #toggleTheme() {
-    const shown = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-    const theme = shown === "dark" ? "light" : "dark";
-    localStorage.setItem(THEME, theme);
-    this.#applyTheme(theme);
+    const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const theme = (document.documentElement.dataset.theme ?? system) === "dark" ? "light" : "dark";
+    if (theme === system) localStorage.removeItem(THEME); // back to following the system
+    else localStorage.setItem(THEME, theme);
+    this.#applyTheme();
   }
 
-  #applyTheme(theme) {
-    if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+  #applyTheme() {
+    const theme = localStorage.getItem(THEME);
+    if (theme === null) delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
   }
 
   #shortcut(event) {

@@ -21,7 +21,8 @@ export class ContactPanel extends HTMLElement {
       ["Conversation", row.id],
     ].filter(([, value]) => value);
     this.replaceChildren(
-      h("header", { class: "pane-head" }, h("h2", {}, "Contact"), iconButton("close", "Close contact details", () => this.dispatchEvent(new Event("close")))),
+      h("header", { class: "pane-head" },
+        h("h2", {}, "Contact"), iconButton("close", "Close contact details", () => this.dispatchEvent(new Event("close")))),
       h("div", { class: "scroller" },
         h("div", { class: "who" }, avatar(row.id, name), h("strong", { dir: "auto" }, name)),
         h("dl", { class: "facts" }, facts.map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", { dir: "auto" }, value))))));

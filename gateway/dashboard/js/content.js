@@ -4,7 +4,11 @@ import { h, icon } from "./dom.js";
 import { isJumbo, linkPieces, money, orderTotal, phoneNumber, prettyJson, safeUrl } from "./format.js";
 
 const MEDIA = {
-  image: ["image", "Photo"], video: ["video", "Video"], audio: ["audio", "Audio"], document: ["document", "Document"], sticker: ["sticker", "Sticker"],
+  image: ["image", "Photo"],
+  video: ["video", "Video"],
+  audio: ["audio", "Audio"],
+  document: ["document", "Document"],
+  sticker: ["sticker", "Sticker"],
 };
 const REPLIES = {
   button: "Tapped a button", list: "Chose from a list", flow: "Completed a form", template_button: "Tapped a template's button",
@@ -19,7 +23,8 @@ export function paragraph(text, properties = {}) {
   return h("p", { class: "text", dir: "auto", ...properties }, pieces);
 }
 
-const card = (name, ...children) => h("div", { class: "card" }, h("span", { class: "card-icon" }, icon(name)), h("div", { class: "card-body" }, ...children));
+const card = (name, ...children) =>
+  h("div", { class: "card" }, h("span", { class: "card-icon" }, icon(name)), h("div", { class: "card-body" }, ...children));
 const strong = (text) => h("strong", { dir: "auto" }, text);
 const faint = (text) => h("small", { dir: "auto" }, text);
 
@@ -89,7 +94,8 @@ function order({ items, text: note }) {
 }
 
 function reaction({ emoji }) {
-  return [h("span", { class: "kicker" }, emoji ? "Reacted to an earlier message" : "Took back a reaction"), emoji ? paragraph(emoji, { class: "text jumbo" }) : null];
+  if (!emoji) return [h("span", { class: "kicker" }, "Took back a reaction")];
+  return [h("span", { class: "kicker" }, "Reacted to an earlier message"), paragraph(emoji, { class: "text jumbo" })];
 }
 
 function unsupported({ provider_type, reason, payload }) {

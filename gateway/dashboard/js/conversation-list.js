@@ -28,10 +28,11 @@ class Row {
     this.tick = h("span", { class: "row-tick" });
     this.preview = h("span", { class: "row-preview", dir: "auto" });
     this.tag = h("span", { class: "tag" });
-    this.badge = h("span", { class: "badge" });
+    this.badge = h("span", { class: "badge", role: "img" });
     this.node = h(
       "div", { class: "row", role: "option" },
-      this.avatar, this.name, this.time, h("span", { class: "row-line" }, this.tick, this.preview), h("span", { class: "row-end" }, this.tag, this.badge),
+      this.avatar, this.name, this.time,
+      h("span", { class: "row-line" }, this.tick, this.preview), h("span", { class: "row-end" }, this.tag, this.badge),
     );
   }
 
@@ -312,7 +313,9 @@ export class ConversationList extends HTMLElement {
         h("h2", {}, "Nothing matches"), h("p", {}, "No conversation fits the search and filters."),
         h("button", { type: "button", class: "button", onclick: () => this.#clearFilter() }, "Clear filters"),
       ],
-      empty: () => [h("h2", {}, "No conversations yet"), h("p", {}, "The first message to one of your endpoints appears here the moment it arrives.")],
+      empty: () => [
+        h("h2", {}, "No conversations yet"), h("p", {}, "The first message to one of your endpoints appears here the moment it arrives."),
+      ],
     }[state]());
   }
 }

@@ -37,7 +37,8 @@ export function previewOf(content) {
 }
 
 /**
- * Return the row after an event frame that follows it, as protocol/machines/summary.py does; `null` if the event is in it already, `undefined` if only the gateway can tell.
+ * Return the row after an event frame that follows it, as protocol/machines/summary.py does; `null` if the event is in it already,
+ * `undefined` if only the gateway can tell.
  * `last_id`, known once a message was seen live, says which message `last_status` is about.
  */
 export function foldRow(row, { version, event }) {

@@ -49,5 +49,6 @@ export function renderNote({ steps }, openConversation) {
     conversation_absorbed: () => ["merge", "Another conversation of this contact was joined into this one"],
   }[event.type]();
   const at = event.at || recorded_at;
-  return h("div", { class: "note", dir: "auto" }, icon(name), h("span", {}, sentence), " ", h("time", { title: fullTime(at) }, clock(at)), more.filter(Boolean));
+  const time = h("time", { title: fullTime(at) }, clock(at));
+  return h("div", { class: "note", dir: "auto" }, icon(name), h("span", {}, sentence), " ", time, more);
 }

@@ -6,7 +6,9 @@ import { count, fullTime } from "./format.js";
 
 const PAGE = 50;
 
-const REASONS = { undecodable: "Could not be decoded", unrouted: "Belongs to no endpoint", bad_item: "Broken item", crashed: "Crashed its conversation" };
+const REASONS = {
+  undecodable: "Could not be decoded", unrouted: "Belongs to no endpoint", bad_item: "Broken item", crashed: "Crashed its conversation",
+};
 
 export class QuarantinePanel extends HTMLElement {
   #api = null;

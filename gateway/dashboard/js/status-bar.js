@@ -20,7 +20,8 @@ export class StatusBar extends HTMLElement {
     this.offset = h("span", { class: "figure", title: "Newest offset of the feed" });
     this.quarantine = h("button", { type: "button", class: "link warn", hidden: true, onclick: () => this.dispatchEvent(new Event("quarantine")) });
     this.countdown = h("span", { "aria-hidden": "true" });
-    this.replaceChildren(h("span", { class: "dot" }), this.label, this.countdown, this.retry, h("span", { class: "gap" }), this.quarantine, this.rate, this.offset);
+    this.replaceChildren(
+      h("span", { class: "dot" }), this.label, this.countdown, this.retry, h("span", { class: "gap" }), this.quarantine, this.rate, this.offset);
     this.timer = setInterval(() => this.#second(), 1000);
   }
 

@@ -5,7 +5,7 @@
 
 import { renderContent, rawJson } from "./content.js";
 import { tick } from "./conversation-list.js";
-import { avatar, h, icon, iconButton } from "./dom.js";
+import { avatar, h, icon, iconButton, setText } from "./dom.js";
 import { clock, contactName, count, dayKey, dayLabel, fullTime, phoneNumber } from "./format.js";
 import { previewOf } from "./inbox.js";
 import { renderNote } from "./notes.js";
@@ -61,13 +61,16 @@ export class ThreadView extends HTMLElement {
     const timeline = new Timeline(this.#api, this.#row);
     this.#timeline = timeline;
     this.dataset.state = "loading";
-    if (this.#nodes.size === 0) this.log.replaceChildren(...["in", "out", "in", "in", "out"].map((side) => h("div", { class: `skeleton-bubble ${side}` })));
+    if (this.#nodes.size === 0) {
+      this.log.replaceChildren(...["in", "out", "in", "in", "out"].map((side) => h("div", { class: `skeleton-bubble ${side}` })));
+    }
     try {
       await timeline.load();
     } catch (error) {
       if (this.#timeline === timeline) this.#showProblem(error);
       return;
     }
+    if (this.#timeline !== timeline) return; // another reading took its place
     this.#clear();
     this.dataset.state = "ready";
     this.#paint();
@@ -115,7 +118,8 @@ export class ThreadView extends HTMLElement {
   #showProblem(error) {
     if (error.name === "AbortError") return;
     this.dataset.state = "failed";
-    this.log.replaceChildren(h("div", { class: "placeholder" }, icon("alert"), h("h2", {}, "The thread could not be read"), h("p", {}, error.message),
+    this.log.replaceChildren(h("div", { class: "placeholder" },
+      icon("alert"), h("h2", {}, "The thread could not be read"), h("p", {}, error.message),
       h("button", { type: "button", class: "button", onclick: () => this.reload() }, "Try again")));
   }
 
@@ -126,8 +130,7 @@ export class ThreadView extends HTMLElement {
     for (const item of this.#timeline.items()) {
       const key = dayKey(item.at);
       const newDay = key !== day;
-      if (newDay && !this.#days.has(key)) this.#days.set(key, h("div", { class: "day", role: "separator" }, h("time", {}, dayLabel(item.at))));
-      if (newDay && !wanted.includes(this.#days.get(key))) wanted.push(this.#days.get(key));
+      if (newDay && !wanted.includes(this.#days.get(key))) wanted.push(this.#day(key)); // a late message does not repeat its day
       day = key;
       const node = this.#node(item, changed);
       const follows = !newDay && before?.message && item.message && before.message.outbound === item.message.outbound
@@ -142,6 +145,13 @@ export class ThreadView extends HTMLElement {
     wanted.forEach((node, index) => {
       if (this.log.children[index] !== node) this.log.insertBefore(node, this.log.children[index] ?? null);
     });
+  }
+
+  #day(key) {
+    if (!this.#days.has(key)) this.#days.set(key, h("div", { class: "day", role: "separator" }, h("time")));
+    const separator = this.#days.get(key);
+    setText(separator.firstChild, dayLabel(key)); // today becomes yesterday while a thread is open
+    return separator;
   }
 
   #node(item, changed) {
@@ -172,21 +182,26 @@ export class ThreadView extends HTMLElement {
       body, meta,
       reason && (status === "failed" || !outbound) ? h("p", { class: "problem" }, icon("alert"), reason) : null,
       reactions.length > 0 && !revoked ? this.#reactions(reactions) : null);
-    const from = outbound ? "You" : this.heading.textContent;
-    return h("article", { class: `message ${outbound ? "out" : "in"}`, "aria-label": `${from}, ${clock(at)}`, "data-message": message.message_id, "data-status": status ?? "" }, bubble);
+    const from = outbound ? "You" : (author ?? this.heading.textContent);
+    return h("article", {
+      class: `message ${outbound ? "out" : "in"}`, "aria-label": `${from}, ${clock(at)}`, "data-message": message.message_id,
+      "data-status": status ?? "",
+    }, bubble);
   }
 
   #context(context) {
     if (context === null) return null;
     const { message_id, forwarded, frequently_forwarded, product } = context;
     const quoted = message_id ? this.#timeline.get(message_id) : null;
-    const line = quoted?.revoked ? "Taken back" : quoted ? previewOf(quoted.content) : "An earlier message";
+    const missing = !quoted && this.#timeline.complete;
+    const line = quoted?.revoked ? "Taken back" : quoted ? previewOf(quoted.content)
+      : missing ? "A message that is not in this thread" : "An earlier message";
     return [
       forwarded || frequently_forwarded
         ? h("span", { class: "kicker" }, icon("forward"), frequently_forwarded ? "Forwarded many times" : "Forwarded") : null,
       message_id
-        ? h("button", { type: "button", class: "quote", title: "Show the quoted message", onclick: () => this.#jump(message_id) },
-          h("strong", {}, quoted?.outbound ? "You" : this.heading.textContent), h("span", { dir: "auto" }, line)) : null,
+        ? h("button", { type: "button", class: "quote", disabled: missing, onclick: () => this.#jump(message_id) },
+          quoted ? h("strong", {}, quoted.outbound ? "You" : this.heading.textContent) : null, h("span", { dir: "auto" }, line)) : null,
       product ? rawJson(product, "About a product") : null,
     ];
   }
@@ -205,11 +220,7 @@ export class ThreadView extends HTMLElement {
     const timeline = this.#timeline;
     for (let pages = 0; !this.#nodes.has(messageId) && pages < JUMP_PAGES; pages++) if (!(await this.#older())) break;
     const node = this.#nodes.get(messageId);
-    if (timeline !== this.#timeline) return;
-    if (node === undefined) {
-      this.spoken.textContent = "The quoted message is not in this thread.";
-      return;
-    }
+    if (timeline !== this.#timeline || node === undefined) return; // a thread read to its start says so in the quote itself
     node.scrollIntoView({ block: "center", behavior: "smooth" });
     node.classList.remove("lit");
     requestAnimationFrame(() => node.classList.add("lit"));

@@ -30,22 +30,21 @@ create type batch_conversation as (
 -- commits under way, and those after it see the new epochs.
 --
 -- `now_ms` is when it is recorded, `me` who owns the partitions. Tenants come sorted. At most one row per message, alias and dedupe key.
--- Returns each tenant's head before this batch, in their order: that + rank is an event's feed offset.
---
--- Raises PY001 with, as DETAIL, a JSON array of [append, outcome, payload]; an append's first entry counts (fenced, version, duplicate, alias).
+-- Returns either `bases`, each tenant's head before this batch in their order (base + rank is an event's feed offset), or `refused`: a JSON
+-- array of [append, outcome, payload], of which an append's first counts (fenced, version, duplicate, alias). A refusal is an everyday answer:
+-- it undoes all and returns, instead of an error that would stand in the server's log.
 create function append_batch(
     now_ms bigint, me text, tenants batch_tenant[], appends batch_append[], new_events batch_event[], keys batch_dedupe[],
     alias_writes batch_alias[], message_writes batch_message[], conversation_writes batch_conversation[], new_snapshots snapshots[],
-    webhooks raw_webhooks[], quarantined quarantine[]
-) returns bigint[] language plpgsql as $$
+    webhooks raw_webhooks[], quarantined quarantine[], out bases bigint[], out refused jsonb
+) language plpgsql as $$
 declare
-    bases bigint[];
     moved text[];
     started text[];
     fresh bytea[];
     more jsonb;
-    refused jsonb := '[]';
 begin
+    refused := '[]';
     perform pg_advisory_xact_lock_shared(1885434476, 2);
 
     with counted as (
@@ -110,8 +109,9 @@ begin
     end if;
 
     if refused <> '[]' then
-        raise exception using errcode = 'PY001', message = 'appends refused', detail = refused::text;
+        raise sqlstate 'PY001';
     end if;
+    refused := null;
 
     insert into events (tenant, feed_offset, stream, version, kind, body, at, recorded_at, endpoint, cause)
     select e.tenant, bases[e.t] + e.rank, e.stream, e.version, e.kind, e.body, e.at, now_ms, e.endpoint, e.cause from unnest(new_events) e;
@@ -200,6 +200,8 @@ begin
         on conflict do nothing;
     end if;
 
-    return bases;
+exception
+    when sqlstate 'PY001' then
+        bases := null;
 end
 $$;

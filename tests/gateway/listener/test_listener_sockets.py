@@ -24,13 +24,15 @@ LANES = pytest.mark.parametrize("begin", [b"", PING], ids=["realtime", "hypercor
 Talk = Callable[[WebSocketConnection], Awaitable[None]]
 
 
-async def talk_over(serving: Serving, begin: bytes, talk: Talk, **options: object) -> None:
+async def talk_over(serving: Serving, begin: bytes, talk: Talk, subprotocols: list[str] | None = None) -> None:
     """Open /ws, in hypercorn's lane when something else comes first on the connection, and talk."""
     client = await serving.connect()
     if begin:
         assert (await client.ask(begin)).body == b"pong"
     async with trio.open_nursery() as nursery:
-        connection = await trio_websocket.wrap_client_stream(nursery, client.stream, "localhost", "/ws", **options)
+        connection = await trio_websocket.wrap_client_stream(
+            nursery, client.stream, "localhost", "/ws", subprotocols=subprotocols
+        )
         lane = "hypercorn" if begin else "realtime"
         assert serving.listener.statistics().connections == {lane: 1}
         await talk(connection)
@@ -384,3 +386,33 @@ async def test_a_peer_that_vanishes(serve: Serve) -> None:
         await client.stream.aclose()
         await serving.connections({})
     assert "socket closed 1006" in serving.events
+
+
+async def test_what_comes_after_our_close_is_not_delivered(serve: Serve) -> None:
+    async def handler(socket: WebSocket) -> None:
+        await socket.accept()
+
+        async def receive() -> None:
+            with pytest.raises(SocketClosed) as caught:
+                await socket.receive()
+            assert caught.value.code == 1000
+            ended.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await socket.close(4000)
+
+    ended = trio.Event()
+    frames = Connection(ConnectionType.CLIENT)
+    async with serve(sockets={"/ws": handler}) as serving:
+        client, _ = await upgrade(serving, b"")
+        (closing,) = await events(client, frames, 1)
+        assert isinstance(closing, wsproto.events.CloseConnection)
+        assert closing.code == 4000
+        late = Connection(ConnectionType.CLIENT).send(wsproto.events.TextMessage("late"))
+        await client.send(bytes(late) + bytes(frames.send(wsproto.events.CloseConnection(1000))))
+        with trio.fail_after(4):
+            await ended.wait()
+        await client.stream.aclose()
+    assert serving.listener.statistics().failed == 0

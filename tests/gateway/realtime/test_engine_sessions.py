@@ -24,6 +24,7 @@ class Echo:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.received: list[str | bytes] = []
         self.stopped = trio.Event()
         self.gate = trio.Event()
         self.gate.set()
@@ -33,6 +34,7 @@ class Echo:
         await self.stopped.wait()
 
     async def message(self, data: str | bytes) -> None:
+        self.received.append(data)
         await self.gate.wait()
         if data == "crash":
             raise RuntimeError("a bug of the application")
@@ -346,6 +348,7 @@ async def test_a_client_says_goodbye() -> None:
         assert await rig.post(sid, b"4lost?\x1e1\x1e4never") == (200, b"ok")
         await wait_all_tasks_blocked()
         assert held.answer == (200, b"6")
+        assert rig.echoes[-1].received == ["lost?"]
         assert rig.session.close_code is CloseCode.NORMAL
         assert code(await rig.poll(sid)) == 1
 
@@ -525,10 +528,13 @@ async def test_polling_is_pinged_in_its_get(autojump_clock: MockClock) -> None:
         assert rig.session.close_code is CloseCode.PING_TIMEOUT
 
 
-async def test_a_request_at_the_deadline_comes_too_late(autojump_clock: MockClock) -> None:
+async def test_a_request_at_the_deadline_comes_too_late(mock_clock: MockClock) -> None:
     async with running() as rig:
         sid = await rig.handshake()
-        await trio.sleep(45)
+        mock_clock.jump(25)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(20)
+        # At once: before the task that keeps the time had its turn.
         assert code(await rig.poll(sid)) == 1
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.realtime import CloseCode
@@ -364,6 +366,54 @@ async def test_a_namespace_can_be_left_and_joined_again() -> None:
         assert ops.events == main.ended == []
 
 
+async def test_a_handler_that_ends_late_does_not_put_out_its_successor() -> None:
+    gates: list[trio.Event] = []
+    got: list[Event] = []
+
+    async def slow_to_leave(socket: Socket) -> None:
+        socket.accept()
+        gates.append(trio.Event())
+        gate = gates[-1]
+        try:
+            while True:
+                got.append(await socket.receive())
+        finally:
+            with trio.CancelScope(shield=True):
+                await gate.wait()
+
+    async with serving(slow_to_leave) as rig:
+        client = await rig.client(joined=True)
+        client.client_send("41")
+        await client.join()
+        gates[0].set()
+        await wait_all_tasks_blocked()
+        client.client_send('42["here"]')
+        await wait_all_tasks_blocked()
+        assert got == [Event("here", [])]
+        gates[1].set()
+
+
+async def test_events_sent_before_the_acceptance_are_ignored() -> None:
+    decide = trio.Event()
+    got: list[Event] = []
+
+    async def thinking(socket: Socket) -> None:
+        await decide.wait()
+        socket.accept()
+        while True:
+            got.append(await socket.receive())
+
+    async with serving(thinking) as rig:
+        client = await rig.client()
+        client.client_send("40", '42["early"]')
+        await wait_all_tasks_blocked()
+        decide.set()
+        await client.client_receive()
+        client.client_send('42["in time"]')
+        await wait_all_tasks_blocked()
+        assert got == [Event("in time", [])]
+
+
 async def test_the_server_disconnects_a_socket() -> None:
     main, ops = Hold(), Hold()
     async with serving(main, ops) as rig:
@@ -576,3 +626,38 @@ async def test_a_handler_is_told_nothing_of_a_client_that_gave_up_before_it_deci
         assert client.close_code is None
         client.client_send("40/nowhere")
         assert str(await client.client_receive()).startswith("44/nowhere")
+
+
+PIECES = [
+    "40",
+    "41",
+    "42",
+    "43",
+    "451-",
+    "2",
+    "3",
+    "5",
+    "6",
+    "b",
+    "AQ==",
+    "/ops,",
+    "7",
+    '["a"]',
+    '[{"_placeholder":true,"num":0}]',
+]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(PIECES), max_size=4).map("".join) | st.text(max_size=3) | st.binary(max_size=3))
+)
+async def test_whatever_a_client_sends_is_answered_or_closed_with_1002(messages: list[str | bytes]) -> None:
+    hold = Hold()
+    async with serving(hold, hold) as rig:
+        neighbour = await rig.client(joined=True)
+        client = await rig.client()
+        client.client_send(*messages)
+        await wait_all_tasks_blocked()
+        assert client.close_code in (None, 1002)
+        neighbour.client_send('42["alive"]')
+        await wait_all_tasks_blocked()
+        assert hold.events[-1] == Event("alive", [])

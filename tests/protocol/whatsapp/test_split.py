@@ -1,6 +1,7 @@
 """A body becomes items: who, what and under which key, for every example and gotcha of the reference."""
 
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -582,17 +583,21 @@ def test_one_bad_change_of_a_thousand_is_alone(bad: Any) -> None:
     assert webhook.bad[0].reason
 
 
-def test_a_bad_entry_is_alone_and_an_odd_time_hurts_nothing() -> None:
+@pytest.mark.parametrize("time", ["yesterday", True, 1.5, None])
+def test_a_bad_entry_is_alone_and_an_odd_time_hurts_nothing(time: Any) -> None:
+    notice = {"field": "security", "value": {}}
     good = {
         "id": "2",
-        "time": "yesterday",
-        "changes": [{"field": "messages", "value": value(messages=[MESSAGES["text"]])}],
+        "time": time,
+        "changes": [{"field": "messages", "value": value(messages=[MESSAGES["text"]])}, notice],
     }
     text = {"object": "whatsapp_business_account", "entry": [5, good, {"id": "3"}, {**good, "id": 4}]}
 
     webhook = split(json.dumps(text).encode())
 
-    assert [item.dedupe for item in webhook.items] == ["m:wamid.AAA1"]
+    message, kept = webhook.items
+    assert message.dedupe == "m:wamid.AAA1"
+    assert (kept.at, kept.dedupe[-1]) == (0, ":")  # as without a time
     assert [json.loads(bad.payload) for bad in webhook.bad] == [5, {"id": "3"}, {**good, "id": 4}]
 
 
@@ -604,11 +609,16 @@ def test_a_bad_item_is_kept_as_it_came() -> None:
     assert json.loads(bad.payload) == {"id": "x", "type": 5, "extra": "Grüße"}
 
 
-def test_a_kept_part_does_not_hold_its_whole_body() -> None:
-    said = received("ephemeral").content
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_kept_part_does_not_hold_its_whole_body(name: str) -> None:
+    # A raw part that is a view counts as a reference to the body it was cut from.
+    text = body(("messages", value(messages=[MESSAGES[name]], statuses=[STATUSES["delivered"]], errors=[RATE_LIMIT])))
+    before = sys.getrefcount(text)
 
-    assert isinstance(said, content.Unsupported)
-    assert len(memoryview(said.payload).obj) == len(bytes(said.payload))
+    webhook = split(text)
+
+    assert len(webhook.items) == 3
+    assert sys.getrefcount(text) == before
 
 
 def test_commands_can_be_written() -> None:
