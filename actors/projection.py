@@ -14,6 +14,7 @@ from protocol.events import (
     ConversationEvent,
     ConversationMerged,
     ConversationStarted,
+    MessageCompleted,
     MessageEdited,
     MessageRecorded,
     MessageRevoked,
@@ -40,6 +41,8 @@ def messages(events: Sequence[ConversationEvent]) -> tuple[MessageWrite, ...]:
                     status_at=event.at,
                     problems=_encode(event.problems) if event.problems else None,
                 )
+            case MessageCompleted():
+                row = MessageWrite(event.message_id, kind=_kind(event.content), content=_encode(event.content))
             case MessageEdited():
                 row = MessageWrite(
                     event.original_id, kind=_kind(event.content), content=_encode(event.content), edited=True

@@ -43,6 +43,15 @@ class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_
     problems: tuple[Problem, ...] = ()
     status: ReceiptStatus | None = None
     author: str | None = None
+    author_name: str | None = None
+
+
+class MessageCompleted(msgspec.Struct, frozen=True, tag="message_completed", omit_defaults=True):
+    """What stood in the thread as a placeholder (an imported message whose media came later) now has its content."""
+
+    at: int
+    message_id: str
+    content: Content
 
 
 class MessageEdited(msgspec.Struct, frozen=True, tag="message_edited", omit_defaults=True):
@@ -99,6 +108,7 @@ class PreferenceSet(msgspec.Struct, frozen=True, tag="preference_set", omit_defa
     category: str
     value: str
     detail: str | None = None
+    reference: str | None = None
 
 
 class UnknownKept(msgspec.Struct, frozen=True, tag="unknown_kept", omit_defaults=True):
@@ -128,6 +138,7 @@ ConversationEvent = (
     ConversationStarted
     | ContactIdentified
     | MessageRecorded
+    | MessageCompleted
     | MessageEdited
     | MessageRevoked
     | ReceiptRecorded

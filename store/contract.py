@@ -165,7 +165,13 @@ class AliasTaken(msgspec.Struct, frozen=True):
     conversation: str
 
 
-Outcome = Committed | VersionConflict | Duplicate | Fenced | AliasTaken
+class Unstorable(msgspec.Struct, frozen=True):
+    """The append holds something that no database takes (a number beyond 64 bits, an id of kilobytes): it would fail for ever. Siblings do not."""
+
+    reason: str
+
+
+Outcome = Committed | VersionConflict | Duplicate | Fenced | AliasTaken | Unstorable
 
 
 # --- what is read back -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 One list of plain rows a table; every method is atomic because it does not yield between its one checkpoint and its return.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import trio
@@ -31,6 +31,7 @@ from store.contract import (
     StoredEvent,
     StoreUnavailable,
     Tenant,
+    Unstorable,
     VersionConflict,
 )
 from store.read_model import combine, storable, storable_conversation, storable_message
@@ -125,6 +126,8 @@ class MemoryStore:
             leads_to = db.aliases.get((append.tenant, alias.endpoint, external_id), append.stream)
             if not alias.remove and leads_to not in (append.stream, alias.steal_from):
                 return AliasTaken(external_id, leads_to)
+        if any(not -(2**63) <= number < 2**63 for number in _numbers(append)):
+            return Unstorable("value out of int64 range")
         return None
 
     def _commit(self, append: Append, at: int) -> Committed:
@@ -399,3 +402,14 @@ class MemoryStore:
         if self.database.outage is not None:
             raise StoreUnavailable(self.database.outage)
         return self.database
+
+
+def _numbers(append: Append) -> Iterator[int]:
+    """Yield the numbers that come from outside: the provider's times."""
+    for event in append.events:
+        yield event.at
+    for write in append.messages:
+        yield write.at or 0
+        yield write.status_at or 0
+    if append.conversation is not None:
+        yield append.conversation.last_at

@@ -64,7 +64,7 @@ async def simulate(options: Options, *, stop: trio.Event | None = None, report: 
     Raises ValueError for options that make no sense, OSError if the ledger cannot be written.
     """
     report = Report() if report is None else report
-    with Ledger(options.ledger) if options.ledger else _Forgetful() as ledger:
+    with Ledger(options.ledger) if options.ledger else Forgetful() as ledger:
         with trio.move_on_after(float("inf") if options.duration_s is None else options.duration_s):
             await run(
                 deliveries(options),
@@ -81,7 +81,7 @@ async def simulate(options: Options, *, stop: trio.Event | None = None, report: 
     return report
 
 
-class _Forgetful(Ledger):
+class Forgetful(Ledger):
     """Keeps nothing: a demonstration may run for days, and a ledger in memory would grow with it."""
 
     def record(self, delivery: Delivery, attempt: int, status: int | None) -> None:

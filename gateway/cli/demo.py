@@ -1,16 +1,17 @@
 """`parley demo`: the gateway, a demo tenant and live traffic, with one command."""
 
 import secrets
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import structlog
 import trio
 import typer
 
 from bench.simulators.sender import Report
-from bench.simulators.simulate import Options, simulate
+from bench.simulators.sender import run as run_sender
+from bench.simulators.simulate import Forgetful, Options, deliveries
 from bench.simulators.world import SimTenant
 from gateway.cli import logging
 from gateway.cli.context import Config, err, out, run, settings_of
@@ -21,9 +22,9 @@ from gateway.routing import new_key
 from store.contract import Endpoint
 from store.postgres.store import PostgresStore
 
-log = structlog.get_logger("parley.demo")
-
 SLUG = "demo"
+PAST_MINUTES = 10
+"""Sent at once, so that the dashboard opens on a working day and not on an empty page."""
 DEMO_NUMBER = SimTenant(
     phone_number_id="300000000000001",
     waba_id="200000000000001",
@@ -35,8 +36,9 @@ DEMO_NUMBER = SimTenant(
 def demo(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 picks a free one.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    rate: Annotated[float, typer.Option(help="Webhooks a second.", min=0.1, max=5000.0)] = 4.0,
-    contacts: Annotated[int, typer.Option(help="People who write.", min=1)] = 40,
+    contacts: Annotated[
+        int, typer.Option(help="People who write; 100 of them make about 0.6 webhooks a second.", min=1)
+    ] = 400,
     seed: Annotated[str | None, typer.Option(help="Same seed, same traffic; random if left out.")] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Directory of the demo's database; its conversations are there next time.")
@@ -61,16 +63,16 @@ def demo(
             out.print(f"  dashboard   [link]{address}/#key={token}[/link]")
             out.print(f"  API         {address}/api/v1/conversations   (Authorization: Bearer {token})")
             out.print(f"  health      {address}/health/ready   metrics  {address}/metrics")
-            out.print(f"  traffic     {rate:g} webhooks/s from {contacts} people")
+            out.print(f"  traffic     {contacts} people write, in real time, after {PAST_MINUTES} minutes of past")
             out.print("  Ctrl-C stops everything.\n")
             options = Options(
                 url=f"{address}/webhooks/whatsapp",
                 tenants=(number,),
-                rate=rate,
+                rate=None,
                 concurrency=8,
                 contacts=contacts,
                 seed=seed or secrets.token_hex(4),
-                start_ms=clock(),
+                start_ms=clock() - PAST_MINUTES * 60_000,
             )
             await with_traffic(node, options)
 
@@ -112,10 +114,19 @@ def shown_address(node: Node) -> str:
 
 
 async def with_traffic(node: Node, options: Options) -> None:
-    """Simulate until the node is told to stop, showing how it goes."""
+    """Send the past at once and then what comes when it is due, until the node is told to stop; show how it goes."""
     report = Report()
+    traffic = deliveries(options)
+    now = clock()
+    past = list(takewhile(lambda delivery: delivery.due_ms <= now, traffic))
+
+    async def send() -> None:
+        with Forgetful() as ledger:
+            await run_sender(past, options.url, ledger=ledger, report=report)
+            await run_sender(traffic, options.url, ledger=ledger, report=report, speed=1.0)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: simulate(options, report=report))
+        nursery.start_soon(send)
         nursery.start_soon(_show, node, report)
         await stopped_by_signal(node)
         nursery.cancel_scope.cancel()

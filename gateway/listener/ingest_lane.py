@@ -122,8 +122,6 @@ class IngestLane:
             if not keep:
                 return answer
             await wire.send(answer)
-            if self._watch.draining:
-                return None  # it began while the answer was on its way
             life.phase = Phase.IDLE
             life.deadline = trio.current_time() + self._limits.idle_seconds
             without_rest += 1

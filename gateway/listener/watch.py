@@ -58,6 +58,7 @@ class Watch:
         self.lives: set[Life] = set()
         self.draining = False
         self._tick = tick
+        self._idle_until = inf
         self._answers = answers
         self._leaving = trio.lowlevel.ParkingLot()
 
@@ -77,20 +78,19 @@ class Watch:
         await self._leaving.park()
 
     async def sweep(self) -> None:
-        """Expire what is late, for ever. A deadline within the next tick counts as passed, so limits are not exceeded."""
+        """Expire what is late, for ever. A deadline within the next tick counts as passed, so no limit is exceeded."""
         while True:
             await trio.sleep(self._tick)
             self._answers.refresh_date()
             soon = trio.current_time() + self._tick
-            for life in [life for life in self.lives if life.deadline <= soon]:
+            no_idling = self._idle_until <= soon
+            late = [life for life in self.lives if life.deadline <= soon or (no_idling and life.phase is Phase.IDLE)]
+            for life in late:
                 life.expire()
 
     async def drain(self, idle_seconds: float) -> None:
         """Wait until every connection has ended. Idle ones have `idle_seconds` for a request that is on its way."""
         self.draining = True
-        latest = trio.current_time() + idle_seconds
-        for life in self.lives:
-            if life.phase is Phase.IDLE:
-                life.deadline = min(life.deadline, latest)
+        self._idle_until = trio.current_time() + idle_seconds
         while self.lives:
             await self.wait_left()

@@ -18,7 +18,8 @@ answers its pending GET with `1` (`6` when the client asked for the end).
 | 4009 | PING_TIMEOUT | no answer to a ping | reconnect, resume |
 | 4010 | CONNECT_TIMEOUT | joined no namespace in time | send CONNECT first |
 
-1009 (message too big) is the lane's. 1005 and 1006 are never sent: they stand for a peer that left without a code.
+A handler may close with a code of its own (`protocol.frames` has the application's). 1009 (message too big) is the
+lane's. 1005 and 1006 are never sent: they stand for a peer that left without a code.
 """
 
 from enum import IntEnum

@@ -15,8 +15,8 @@ Theory of operation
 3. Time is kept by one task for all sessions: a heap of deadlines, looked at again when the first is due. A deadline
    that moved later (a pong came) costs nothing until its old entry is met.
 4. `close` is orderly: what is queued still goes out, for at most `close_grace` seconds; a polling session without a GET
-   stays that long for its next one (and until the heartbeat looks again). `abort` drops what is queued. A batch already
-   in a write is never cut within the grace, so a peer that still reads also reads the close code.
+   stays that long for its next one. `abort` drops what is queued. A batch already in a write is never cut within the
+   grace, so a peer that still reads also reads the close code.
 5. The transports run in the tasks of the listener, the applications in the nursery of `run`. When `run` is cancelled
    every held GET is answered, every WebSocket closed with 1001, and `run` waits for that, `close_grace` at most.
 
@@ -101,21 +101,19 @@ Application = Callable[["Session"], Connection]
 class Session:
     """One Engine.IO session, from its handshake to its end, whatever transport carries it."""
 
-    def __init__(
-        self, request: Request, settings: EngineSettings, state: State, ended: Callable[["Session"], None]
-    ) -> None:
+    def __init__(self, request: Request, settings: EngineSettings, state: State, server: "EngineServer") -> None:
         self.sid = secrets.token_urlsafe(15)
         """Authorises the session: never logged, never shown. A Socket.IO id is another one."""
         self.request = request
         self.state = state
         self.outbox: Outbox[Frame | bytes] = Outbox(settings.max_outbox_bytes)
         self.closed = trio.Event()
-        self.close_code: CloseCode | None = None
+        self.close_code: int | None = None
         self.close_reason = ""
         self.scope = trio.CancelScope()
         self.connection: Connection
         self._settings = settings
-        self._ended = ended
+        self._server = server
         self._heartbeat = engineio.Heartbeat(settings.ping_interval, settings.ping_timeout, trio.current_time())
         self._linger = math.inf
         self._farewell = _CLOSE
@@ -138,11 +136,11 @@ class Session:
         self.abort(CloseCode.SLOW_CONSUMER, "slow consumer")
         return False
 
-    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End the session after what is queued has gone out. Does nothing when it has ended already."""
         self._end(code, reason, discard=False)
 
-    def abort(self, code: CloseCode, reason: str) -> None:
+    def abort(self, code: int, reason: str) -> None:
         """End the session and drop what is queued."""
         self._end(code, reason, discard=True)
 
@@ -162,7 +160,7 @@ class Session:
         """Look at the clock: ping, declare the peer dead, or give up waiting for its last GET."""
         if self.closed.is_set():
             if now >= self._linger and not self.has_transport:
-                self._ended(self)
+                self._server.forget(self)
             return
         match self._heartbeat.tick(now):
             case Beat.PING:
@@ -196,7 +194,7 @@ class Session:
         packets = [item.payload if isinstance(item, Frame) else engineio.encode_binary(item) for item in batch]
         if self.closed.is_set():
             packets.append(self._farewell)
-            self._ended(self)
+            self._server.forget(self)
         return engineio.encode_payload(packets or [_NOOP])
 
     async def post(self, request: Request) -> int:
@@ -263,12 +261,12 @@ class Session:
             self._carrier = None
             with trio.move_on_after(self._settings.close_grace, shield=True):
                 await self.dismiss(ws)
-            self._ended(self)
+            self._server.forget(self)
 
     async def dismiss(self, ws: WebSocket) -> None:
         """Close a WebSocket of this session with the code the session ended with."""
         code = CloseCode.PROTOCOL_ERROR if self.close_code is None else self.close_code
-        await ws.close(CloseCode.NORMAL if code is CloseCode.TRANSPORT_CLOSE else code, self.close_reason)
+        await ws.close(CloseCode.NORMAL if code == CloseCode.TRANSPORT_CLOSE else code, self.close_reason)
 
     async def _read(self, ws: WebSocket) -> None:
         try:
@@ -305,7 +303,7 @@ class Session:
                 self._heartbeat.pong(trio.current_time())
             case PacketType.CLOSE:
                 self._farewell = _NOOP
-                self.abort(CloseCode.NORMAL, "closed by the client")
+                self._end(CloseCode.NORMAL, "closed by the client", discard=True)
             case PacketType.NOOP:
                 pass
             case _:
@@ -321,7 +319,7 @@ class Session:
         if self._held is not None:
             self._held.cancel()
 
-    def _end(self, code: CloseCode, reason: str, *, discard: bool) -> None:
+    def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self.outbox.close(discard=discard)
         if self.closed.is_set():
             return
@@ -334,8 +332,12 @@ class Session:
             self._probe.cancel()
         if self._carrier is not None:
             self._carrier.deadline = self._linger
-        elif self._held is None and self.outbox.is_empty:
-            self._ended(self)
+        elif self._held is None:
+            # The GET of a client that says goodbye may arrive after the POST that says it.
+            if self.outbox.is_empty and self._farewell != _NOOP:
+                self._server.forget(self)
+            else:
+                self._server.schedule(self)
 
 
 async def _send(ws: WebSocket, batch: list[Frame | bytes]) -> None:
@@ -379,7 +381,7 @@ class EngineServer:
             for session in list(self._sessions.values()):
                 session.close(CloseCode.GOING_AWAY, "server shutting down")
                 if not session.has_transport:
-                    self._forget(session)
+                    self.forget(session)
             with trio.move_on_after(self._settings.close_grace, shield=True):
                 while self._sessions:
                     self._empty = trio.Event()
@@ -462,12 +464,12 @@ class EngineServer:
             return Refusal.SHUTTING_DOWN
         if len(self._sessions) >= self._settings.max_sessions:
             return Refusal.TOO_MANY_SESSIONS
-        session = Session(request, self._settings, state, self._forget)
+        session = Session(request, self._settings, state, self)
         self._sessions[session.sid] = session
         self._opened += 1
         if state is State.WEBSOCKET:
             session.send(Frame(self._handshake(session, Transport.WEBSOCKET)))
-        self._schedule(session)
+        self.schedule(session)
         # The application runs for as long as the session, which outlives this request.
         await self._nursery.start(self._live, session)
         return session
@@ -484,13 +486,15 @@ class EngineServer:
         finally:
             session.close(CloseCode.GOING_AWAY, "server shutting down")
 
-    def _forget(self, session: Session) -> None:
+    def forget(self, session: Session) -> None:
+        """Strike a session that has ended and has nothing left to say; may be said twice."""
         if self._sessions.pop(session.sid, None) is not None and session.close_code is not None:
             self._closed[session.close_code] += 1
         if not self._sessions:
             self._empty.set()
 
-    def _schedule(self, session: Session) -> None:
+    def schedule(self, session: Session) -> None:
+        """Look at a session when its deadline comes."""
         deadline = session.deadline
         heapq.heappush(self._beats, (deadline, session.sid))
         self._nap.deadline = min(self._nap.deadline, deadline)
@@ -506,7 +510,7 @@ class EngineServer:
                     continue
                 session.beat(now)
                 if session.deadline > now:
-                    self._schedule(session)
+                    self.schedule(session)
 
     def _handshake(self, session: Session, transport: Transport) -> bytes:
         return engineio.encode_open(

@@ -165,8 +165,13 @@ class Socket:
             raise Disconnected
         return waiting.args
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for this client, in all its namespaces, or are being written."""
+        return self._session.outbox.held_bytes
+
     async def wait_below(self, mark: int) -> None:
-        """Wait until fewer than `mark` bytes wait for this client (all its namespaces), or it is gone."""
+        """Wait until `queued_bytes` is below `mark`, or the client is gone."""
         await self._session.outbox.wait_below(mark)
 
     def join(self, room: str) -> None:
@@ -187,8 +192,8 @@ class Socket:
                 self._send(PacketType.DISCONNECT)
             self.end()
 
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Close the client's whole connection once what is queued has gone out."""
+    def close(self, code: int, reason: str) -> None:
+        """Close the client's whole connection once what is queued has gone out, with an application's code or ours."""
         self._session.close(code, reason)
 
     # --- for the connection ---

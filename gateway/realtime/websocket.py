@@ -8,8 +8,9 @@ Theory of operation
 1. The handshake decides what HTTP can say: 403 for a foreign Origin, 401 for a wrong key in a header, 503 while keys cannot be checked. Everything
    else is said by a close code, which a page's script can read.
 2. One task reads and one writes. The writer takes all that is queued and hands it to the lane as one write, so a client that falls behind costs
-   fewer writes, not more. It does not wait for more to come: events that are committed together are pushed
-   together, and whatever comes during a write is the next batch.
+   fewer writes, not more. A client that is quiet is written to at once. One that was written to a moment ago waits for the beat that
+   all such clients share, so that what comes meanwhile joins: a write costs three times what pushing and encoding do, and a timer
+   for each client costs more than the write.
 3. Closing is begun by anybody (`close`), synchronously. The writer then still writes what is queued (nothing for a slow consumer), within
    CLOSE_SECONDS, and closes with the code. A write that is already under way is not cut within that time: bytes of a close frame in the
    middle of another frame would tell the client nothing.
@@ -32,6 +33,10 @@ from store.contract import StoreUnavailable
 AUTHENTICATION_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 """How long a closing connection may go on taking what is queued for it. With the lane's own limit it ends in less than 10 s."""
+BEAT_SECONDS = 0.05
+"""What a busy client's events may wait for each other: three frames of a screen. A client gets some 20 small writes a second at most."""
+BEAT_BATCH = 16
+"""Events after which a write has paid for itself: more than these need not wait for others. So a catch-up goes at the client's pace."""
 REASON_BYTES = 123
 """What a close frame has room for (RFC 6455, section 5.5: 125 bytes, two of them the code)."""
 
@@ -43,6 +48,24 @@ _UNAVAILABLE = Refusal(503, "store_unavailable", "Keys cannot be checked now.", 
 def event_message(fields: bytes) -> Frame:
     """Frame an event once for all who follow on `/ws`."""
     return Frame(b'{"type":"event",' + fields + b"}")
+
+
+class _Beat:
+    """Where busy writers wait for each other. Whoever comes first keeps the time for all: no task beside them is needed."""
+
+    def __init__(self) -> None:
+        self._next: trio.Event | None = None
+
+    async def wait(self) -> None:
+        if self._next is not None:
+            await self._next.wait()
+            return
+        self._next = trio.Event()
+        try:
+            await trio.sleep(BEAT_SECONDS)
+        finally:  # cancelled, it lets the others go early
+            self._next.set()
+            self._next = None
 
 
 class _SocketLink:
@@ -81,14 +104,20 @@ class _SocketLink:
     def queued_bytes(self) -> int:
         return self._outbox.statistics().queued_bytes
 
-    async def write(self, ws: WebSocket) -> None:
+    async def write(self, ws: WebSocket, beat: _Beat) -> None:
         """Write what is queued until the link is closed and all of it written. Raises SocketClosed."""
+        busy_until = 0.0
         while batch := await self._outbox.drain():
             await ws.send_frames(batch)
+            now = trio.current_time()
+            if now < busy_until and len(batch) < BEAT_BATCH:
+                await beat.wait()
+            busy_until = now + 2 * BEAT_SECONDS
 
 
 def dashboard_socket(sessions: Sessions, *, origins: frozenset[str] = frozenset()) -> SocketHandler:
     """Return the handler of `/ws`. `origins` are those allowed beside the gateway's own (`https://inbox.example`; `*`: any)."""
+    beat = _Beat()
 
     async def serve(ws: WebSocket) -> None:
         identity = await _admit(ws, sessions, origins)
@@ -104,7 +133,7 @@ def dashboard_socket(sessions: Sessions, *, origins: frozenset[str] = frozenset(
                 with link.scope:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_read, ws, link, session, sessions)
-                        await _write(ws, link)
+                        await _write(ws, link, beat)
                         nursery.cancel_scope.cancel()
         except SessionRefused as refused:
             link.close(refused.code, refused.reason)
@@ -172,8 +201,8 @@ async def _receive(ws: WebSocket) -> ClientFrame:
     return decode_client(message)
 
 
-async def _write(ws: WebSocket, link: _SocketLink) -> None:
+async def _write(ws: WebSocket, link: _SocketLink, beat: _Beat) -> None:
     try:
-        await link.write(ws)
+        await link.write(ws, beat)
     except SocketClosed:
         return  # whatever was still queued, its client resumes without it

@@ -35,6 +35,7 @@ from protocol.events import (
     ConversationEvent,
     ConversationMerged,
     ConversationStarted,
+    MessageCompleted,
     MessageEdited,
     MessageRecorded,
     MessageRevoked,
@@ -134,8 +135,8 @@ def _happened(state: State, happened: Happened) -> list[ConversationEvent]:
             events.extend(identity.change(state.identity, command, at))
         case RecordCall(call_id=call_id, event=event, payload=payload, by_customer=by_customer):
             events.append(CallRecorded(at, call_id, event, payload, by_customer))
-        case SetPreference(category=category, value=value, detail=detail):
-            events.append(PreferenceSet(at, category, value, detail))
+        case SetPreference(category=category, value=value, detail=detail, reference=reference):
+            events.append(PreferenceSet(at, category, value, detail, reference))
         case KeepUnknown(what=what, payload=payload):
             events.append(UnknownKept(at, what, payload))
     return events
@@ -160,7 +161,7 @@ def evolve(state: State, event: ConversationEvent) -> State:
         case ConversationAbsorbed():
             who = identity.evolve(who, event)
             line = timeline.forget(line)
-        case MessageEdited() | MessageRevoked():
+        case MessageEdited() | MessageRevoked() | MessageCompleted():
             shown = summary.evolve(shown, event)
         case CallRecorded():
             shown = summary.evolve(shown, event)

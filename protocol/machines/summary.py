@@ -10,7 +10,7 @@ Rules:
 import msgspec
 
 from protocol.content import Reaction, preview
-from protocol.events import CallRecorded, MessageEdited, MessageRecorded, MessageRevoked
+from protocol.events import CallRecorded, MessageCompleted, MessageEdited, MessageRecorded, MessageRevoked
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,8 +26,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
 INITIAL = State()
 
+Event = MessageRecorded | MessageCompleted | MessageEdited | MessageRevoked | CallRecorded
 
-def evolve(state: State, event: MessageRecorded | MessageEdited | MessageRevoked | CallRecorded) -> State:
+
+def evolve(state: State, event: Event) -> State:
     """Return the state after `event`."""
     match event:
         case MessageRecorded():
@@ -41,7 +43,10 @@ def evolve(state: State, event: MessageRecorded | MessageEdited | MessageRevoked
             return State(
                 event.message_id, preview(event.content), last_at, event.outbound, unanswered, state.messages + 1
             )
-        case MessageEdited(original_id=original_id, content=content) if original_id == state.message_id:
+        case (
+            MessageEdited(original_id=message_id, content=content)
+            | MessageCompleted(message_id=message_id, content=content)
+        ) if message_id == state.message_id:
             return msgspec.structs.replace(state, preview=preview(content))
         case MessageRevoked(original_id=original_id) if original_id == state.message_id:
             return msgspec.structs.replace(state, preview="[deleted]")

@@ -7,7 +7,8 @@ Rules:
    and a `delivered` proves a `failed` wrong.
 2. Every raw receipt becomes an event, also one that changes nothing, also one whose status word nobody knows.
 3. A receipt may come before its message. It waits; the message is recorded with the status that waited for it.
-4. A message id is recorded once.
+4. A message id is recorded once. An imported message whose media comes later stands as a placeholder and is completed; the only items that bring
+   an id of the past again are those (their dedupe keys differ), so a history item for a recorded message completes it.
 
 Theory of operation. A conversation may grow for years and its state must not: only the newest REMEMBERED messages and the newest REMEMBERED
 waiting receipts are held. `forgot` says that older ones exist in the read model; then `wants_recall` names the message a command needs to
@@ -18,7 +19,8 @@ looked up again.
 import msgspec
 
 from protocol.commands import EditMessage, ReceiptStatus, ReceiveMessage, RecordReceipt, RevokeMessage
-from protocol.events import MessageEdited, MessageRecorded, MessageRevoked, ReceiptRecorded
+from protocol.content import Unsupported
+from protocol.events import MessageCompleted, MessageEdited, MessageRecorded, MessageRevoked, ReceiptRecorded
 
 REMEMBERED = 128
 """Messages, and waiting receipts, held in memory: receipts nearly always follow within the last few dozen messages, and copying a dict of
@@ -40,7 +42,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 INITIAL = State()
 
 Command = ReceiveMessage | EditMessage | RevokeMessage | RecordReceipt
-Event = MessageRecorded | MessageEdited | MessageRevoked | ReceiptRecorded
+Event = MessageRecorded | MessageCompleted | MessageEdited | MessageRevoked | ReceiptRecorded
 
 
 def wants_recall(state: State, command: Command) -> str | None:
@@ -51,7 +53,7 @@ def wants_recall(state: State, command: Command) -> str | None:
         case RecordReceipt(message_id=message_id):
             known = message_id in state.messages or message_id in state.waiting
             return None if known else message_id
-        case ReceiveMessage(message_id=message_id, outbound=True):
+        case ReceiveMessage(message_id=message_id) if command.outbound or command.origin == "history":
             known = message_id in state.messages or message_id in state.waiting
             return None if known else message_id
         case _:
@@ -72,7 +74,8 @@ def decide(state: State, command: Command, at: int) -> list[Event]:
             return [_receipt(state, command, at)]
         case ReceiveMessage():
             if command.message_id in state.messages:
-                return []
+                completes = command.origin == "history" and not isinstance(command.content, Unsupported)
+                return [MessageCompleted(at, command.message_id, command.content)] if completes else []
             rank = max(state.waiting.get(command.message_id, 0), RANK[command.status] if command.status else 0)
             return [
                 MessageRecorded(
@@ -86,6 +89,7 @@ def decide(state: State, command: Command, at: int) -> list[Event]:
                     problems=command.problems,
                     status=STATUS.get(rank),
                     author=command.author,
+                    author_name=command.author_name,
                 )
             ]
         case EditMessage():

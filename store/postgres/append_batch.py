@@ -7,6 +7,7 @@ outcomes.
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import asyncpg
 import msgspec
 from msgspec.structs import astuple, replace
 
@@ -21,15 +22,16 @@ from store.contract import (
     Outcome,
     QuarantineEntry,
     RawWebhook,
-    StoreUnavailable,
+    Unstorable,
     VersionConflict,
 )
 from store.postgres.pool import Connection
 from store.read_model import combine, storable, storable_conversation, storable_message
 
 Row: TypeAlias = tuple[Any, ...]
-ATTEMPTS = 5
-"""How often one set of appends is tried. A refusal names every append refused, so two are enough unless others keep interfering."""
+Kept: TypeAlias = tuple[Sequence[RawWebhook], Sequence[QuarantineEntry]]
+UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What asyncpg or the server raises for a value it cannot take: found in the batch by halving it."""
 
 CALL = "select * from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
@@ -46,48 +48,60 @@ async def append_batch(
     outcomes: list[Outcome | None] = [None] * len(appends)
     pending = list(range(len(appends)))
     kept = (webhooks, quarantine)
+    limit = len(appends)
+    # Every round settles an append or halves the limit: no loop without end, however others interfere.
     while pending or any(kept):
         # What competes inside the batch (for a dedupe key, an alias) is decided in turn: whoever comes second meets what the first recorded.
-        now, pending = _independent(appends, pending)
-        for _ in range(ATTEMPTS):
-            batch = [appends[i] for i in now]
-            arguments = _arguments(batch, kept)
-            answer = await connection.fetchrow(CALL, at, owner, *arguments)
-            assert answer is not None, "a function with out parameters returns one row"  # noqa: S101
-            if answer["refused"] is None:
-                for i, first in zip(now, _first_offsets(batch, answer["bases"]), strict=True):
-                    outcomes[i] = Committed(first, at)
-                kept = ((), ())
-                break
-            refused = _refusals(answer["refused"], batch)
+        count = _independent([appends[i] for i in pending[:limit]])
+        now = pending[:count]
+        batch = [appends[i] for i in now]
+        try:
+            bases, refused = await _commit(connection, owner, batch, kept, at)
+        except UNSTORABLE as error:
+            if not now:
+                raise
+            limit = count // 2  # close in on the append that cannot be stored; the others go first
+            if not limit:
+                outcomes[pending.pop(0)] = Unstorable(_reason(error))
+                limit = len(appends)
+            continue
+        if refused:
             for place, outcome in refused.items():
                 outcomes[now[place]] = outcome
-            now = [i for place, i in enumerate(now) if place not in refused]
-            if not now and not any(kept):
-                break
-        else:
-            raise StoreUnavailable("other writers kept interfering")
+            pending = [i for i in pending if outcomes[i] is None]
+            continue
+        for i, first in zip(now, _first_offsets(batch, bases), strict=True):
+            outcomes[i] = Committed(first, at)
+        pending = pending[count:]
+        kept = ((), ())
+        limit *= 2
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _independent(appends: Sequence[Append], places: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Split `places` into appends that cannot get in each other's way, and the rest, in order."""
+async def _commit(
+    connection: Connection, owner: str, batch: Sequence[Append], kept: Kept, at: int
+) -> tuple[Sequence[int], dict[int, Outcome]]:
+    """Call the function once. Return the tenants' heads before the batch, or which places were refused."""
+    row = await connection.fetchrow(CALL, at, owner, *_arguments(batch, kept))
+    assert row is not None, "a function with out parameters returns one row"  # noqa: S101
+    if row["refused"] is not None:
+        return (), _refusals(row["refused"], batch)
+    return row["bases"] or (), {}
+
+
+def _independent(appends: Sequence[Append]) -> int:
+    """Return how many of the first appends cannot get in each other's way: no stream, dedupe key or alias twice."""
     claimed: set[object] = set()
-    now: list[int] = []
-    later: list[int] = []
-    for i in places:
-        append = appends[i]
+    for count, append in enumerate(appends):
         claims: list[object] = [append.stream, *append.dedupe]
         if append.aliases:
-            claims += [(append.tenant, alias.endpoint, alias.external_id) for alias in append.aliases]
+            claims += [(append.tenant, alias.endpoint, storable(alias.external_id)) for alias in append.aliases]
         if append.conversation is not None and append.conversation.absorbs is not None:
             claims.append(append.conversation.absorbs)
-        if claimed.isdisjoint(claims):
-            now.append(i)
-        else:
-            later.append(i)
+        if not claimed.isdisjoint(claims):
+            return count
         claimed.update(claims)
-    return now, later
+    return len(appends)
 
 
 def _arguments(batch: Sequence[Append], kept: tuple[Sequence[RawWebhook], Sequence[QuarantineEntry]]) -> list[Any]:
@@ -148,9 +162,9 @@ def _one_an_id(aliases: Sequence[AliasWrite]) -> list[AliasWrite]:
     return list({(alias.endpoint, storable(alias.external_id)): alias for alias in aliases}.values())
 
 
-def _first_offsets(batch: Sequence[Append], bases: Sequence[int] | None) -> list[int]:
+def _first_offsets(batch: Sequence[Append], bases: Sequence[int]) -> list[int]:
     """Return each append's first offset. `bases`: each tenant's head before the batch, tenants in order."""
-    heads = dict(zip(sorted({append.tenant for append in batch}), bases or (), strict=True))
+    heads = dict(zip(sorted({append.tenant for append in batch}), bases, strict=True))
     firsts = []
     for append in batch:
         firsts.append(heads[append.tenant] + 1)
@@ -175,3 +189,11 @@ def _refusals(answer: str, batch: Sequence[Append]) -> dict[int, Outcome]:
                 outcome = AliasTaken(*payload)
         refused.setdefault(place - 1, outcome)
     return refused
+
+
+def _reason(error: Exception) -> str:
+    """Say what was wrong, without the arguments that asyncpg puts into its message: they are customers' words."""
+    said = str(error).partition("\n")[0]
+    if said.startswith("invalid input for query argument"):
+        said = str(error).rpartition("(")[2].rstrip(")")
+    return said[:200]

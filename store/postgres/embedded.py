@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import trio
 
 from store.contract import StoreRefused, StoreUnavailable
@@ -269,8 +269,9 @@ class Server:
         return len(lines) >= 8 and lines[7].strip() == "ready" and self._postmaster() is not None
 
     def _forget_stale_pid(self) -> None:
-        """Remove a crashed server's lock files where PostgreSQL would not dare to: its pid still answers, because it belongs to another
-        program now, or to a zombie that nobody reaps (the usual first process of a container does not).
+        """Remove a crashed server's lock files where PostgreSQL would not dare to, because its pid still answers.
+
+        It belongs to another program now, or to a zombie that nobody reaps (the usual first process of a container does not).
         """
         pid = self._pid()
         if pid is not None and psutil.pid_exists(pid):

@@ -14,6 +14,7 @@ from store.contract import (
     QuarantineEntry,
     RawWebhook,
     Store,
+    Unstorable,
     VersionConflict,
 )
 from tests.contract.conftest import World
@@ -273,3 +274,16 @@ async def test_feeds_have_no_holes_with_two_stores_writing(store: Store, epoch: 
         assert found == list(range(1, 1 + len(found)))
         assert len(found) > 20
         assert (await store.feed_head(tenant)).head == len(found)
+
+
+async def test_an_append_that_cannot_be_stored_hurts_no_sibling(store: Store, epoch: int) -> None:
+    batch = [
+        append(f"s{n}", epoch=epoch, messages=(message("m", at=2**70 if n in (3, 4, 9) else AT),)) for n in range(12)
+    ]
+    webhook = RawWebhook("whk_1", "meta", AT, b"{}", "routed")
+    outcomes = await store.append_batch(batch, webhooks=[webhook], at=AT)
+    bad = [n for n, outcome in enumerate(outcomes) if outcome == Unstorable("value out of int64 range")]
+    assert bad == [3, 4, 9]
+    assert [stream for _, stream, _ in await offsets(store)] == [f"s{n}" for n in range(12) if n not in bad]
+    assert await store.append_batch([batch[3]], webhooks=[webhook], at=AT) == [outcomes[3]]
+    assert await store.list_webhooks(since=AT, until=AT + 1) == [webhook]

@@ -1,12 +1,12 @@
-"""A gateway in memory for the dashboard's tests: the page, the REST shapes it reads, and `/ws`, over conversations that a test scripts.
+"""A scripted gateway for the dashboard's tests: the page, the REST shapes it reads and `/ws`, in memory, behind the real listener.
 
-Written against `gateway.api` (shapes, cursors opaque) and `protocol.frames` (the way of a session). It folds events into rows plainly, so that what
-the page makes of the events can be compared with it. A test may cut connections, refuse them, lose feed history or begin a new epoch.
+Written against `gateway.api` (shapes, opaque cursors) and `protocol.frames` (the way of a session). It folds events into rows plainly, so that
+what the page makes of the events can be compared with it. A test may cut connections, refuse them, hold answers back, lose feed history or
+begin a new epoch.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,6 +15,7 @@ import trio
 
 from gateway.dashboard import HEADERS, assets
 from gateway.http import Request, Response, SocketClosed, WebSocket
+from gateway.listener import Limits, Listener
 from protocol import frames
 from protocol.commands import ContactRef
 from protocol.content import Content, Reaction, Text, preview
@@ -29,7 +30,6 @@ from protocol.events import (
 )
 from protocol.machines.identity import display_name
 from protocol.machines.timeline import RANK
-from tests.support.mini_server import MiniServer
 
 KEY = "pk_demo_0123456789"
 ENDPOINTS = {"300000000000001": "Berlin", "300000000000002": "Nairobi"}
@@ -95,14 +95,14 @@ class FakeGateway:
         self._cuts: set[Callable[[], None]] = set()
         self._assets = assets()
         self._messages = 0
-        self._server = MiniServer(defaultdict(lambda: self._http), {"/ws": self._socket})
+        limits = Limits(drain_seconds=0.2)  # at the end of a test nothing is worth waiting for
+        self._listener = Listener(handlers={}, sockets={"/ws": self._socket}, app=self._app, limits=limits)
 
     async def serve(self, *, task_status: trio.TaskStatus[str]) -> None:
         """Serve on loopback; reports the address."""
         async with trio.open_nursery() as nursery:
-            port = await nursery.start(self._server.serve)
-            task_status.started(f"http://localhost:{port}")
-            await trio.sleep_forever()
+            ((host, port),) = await nursery.start(self._listener.serve, "127.0.0.1", 0)
+            task_status.started(f"http://{host}:{port}")
 
     # --- what a test does
 
@@ -207,6 +207,20 @@ class FakeGateway:
                 pass
 
     # --- REST
+
+    async def _app(
+        self, scope: Json, receive: Callable[[], Awaitable[Any]], send: Callable[[Json], Awaitable[None]]
+    ) -> None:
+        """Serve ASGI: the lifespan, and `_http` for requests."""
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        request = Request(scope["method"], scope["path"], scope["query_string"], tuple(scope["headers"]), b"", "")
+        response = await self._http(request)
+        await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
+        await send({"type": "http.response.body", "body": response.body})
 
     async def _http(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()

@@ -81,8 +81,7 @@ async def serve(
 ) -> None:
     """Serve the echo on a loopback port, 0 for any; the port is what `task_status` is told.
 
-    Cancelled, the servers answer held GETs and
-    close their WebSockets while the listener waits for its requests in flight.
+    Cancelled, the servers answer held GETs and close their WebSockets while the listener waits for its requests.
     """
     engine = EngineServer(EngineEcho, settings)
     server = SocketIOServer({"/": echo, "/custom": custom}, settings, connect_timeout=connect_timeout)

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from contextlib import suppress
 from itertools import pairwise
 
 import msgspec
@@ -202,10 +203,8 @@ async def test_http_2_with_prior_knowledge(serve: Serve) -> None:
 async def gone(client: Client, within: float) -> bytes:
     """Wait until the connection is closed or reset; what came before that."""
     with trio.fail_after(within):
-        try:
+        with suppress(trio.BrokenResourceError):
             await client.closed()
-        except trio.BrokenResourceError:
-            pass
         return client.buffer
 
 
@@ -318,7 +317,7 @@ async def test_an_app_that_does_not_heed_the_end_of_a_slow_body(serve: Serve, qu
 
 
 async def test_many_pipelined_requests_let_others_run(serve: Serve) -> None:
-    served: list[int] = []
+    served = [0]
 
     async with serve() as serving:
 

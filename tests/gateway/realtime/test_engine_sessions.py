@@ -186,6 +186,7 @@ async def test_sessions_are_bounded() -> None:
         assert ws.rejection is not None
         assert ws.rejection.status == 503
         await rig.post(sid, b"1")
+        await rig.poll(sid)
         await rig.handshake()
 
 
@@ -353,6 +354,19 @@ async def test_a_client_says_goodbye() -> None:
         assert code(await rig.poll(sid)) == 1
 
 
+async def test_a_get_that_arrives_after_the_goodbye_is_answered_like_one_that_waited(autojump_clock: MockClock) -> None:
+    async with running() as rig:
+        sid = await rig.handshake()
+        assert await rig.post(sid, b"1") == (200, b"ok")
+        assert code(await rig.post(sid, b"4more")) == 1
+        assert await rig.poll(sid) == (200, b"6")
+        assert code(await rig.poll(sid)) == 1
+        sid = await rig.handshake()
+        await rig.post(sid, b"1")
+        await trio.sleep(5.1)
+        assert rig.server.statistics().sessions == 0
+
+
 async def test_an_orderly_close_waits_for_the_next_get() -> None:
     async with running() as rig:
         sid = await rig.handshake()
@@ -369,7 +383,7 @@ async def test_an_orderly_close_does_not_wait_for_ever(autojump_clock: MockClock
         rig.session.send(Frame(b"4last"))
         rig.session.close()
         assert rig.server.statistics().sessions == 1
-        await trio.sleep(26)
+        await trio.sleep(5.1)
         assert rig.server.statistics().sessions == 0
         assert code(await rig.poll(sid)) == 1
 

@@ -603,6 +603,7 @@ async def test_catch_up_waits_for_room() -> None:
         rig.nursery.start_soon(catch_up)
         await wait_all_tasks_blocked()
         assert not caught_up.is_set()
+        assert hold.socket.queued_bytes > 100
         client.client_resume_reading()
         await caught_up.wait()
 

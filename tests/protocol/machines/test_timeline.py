@@ -5,10 +5,11 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from protocol.commands import ReceiptStatus, ReceiveMessage, RecordReceipt
-from protocol.content import Text
-from protocol.events import MessageRecorded, ReceiptRecorded
+from protocol.content import Media, Text, Unsupported
+from protocol.events import MessageCompleted, MessageRecorded, ReceiptRecorded
 from protocol.machines import timeline
 
 STATUSES: tuple[ReceiptStatus, ...] = ("sent", "delivered", "read", "played", "failed")
@@ -112,3 +113,12 @@ def test_waiting_receipts_are_bounded_too() -> None:
     assert len(state.waiting) == timeline.REMEMBERED
     assert state.forgot
     assert timeline.wants_recall(state, ReceiveMessage("wamid.0", Text("x"), origin="echo", outbound=True)) == "wamid.0"
+
+
+def test_an_imported_placeholder_is_completed_by_its_media() -> None:
+    placeholder = ReceiveMessage("wamid.H", Unsupported("media_placeholder", Raw(b"{}")), origin="history")
+    media = ReceiveMessage("wamid.H", Media("image", "811"), origin="history")
+    _, events = run(placeholder, media)
+    assert events[1:] == [MessageCompleted(2, "wamid.H", Media("image", "811"))]
+    # a live repetition of a recorded message changes nothing
+    assert run(MESSAGE, MESSAGE)[1] == run(MESSAGE)[1]
