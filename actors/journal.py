@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import trio
 
+from actors.distribution import SECONDS, SIZES, Distribution, Histogram
 from actors.feed import Feed
 from actors.ports import Clock
 from protocol.ids import PARTITIONS, partition_of
@@ -57,16 +58,15 @@ class Keep(msgspec.Struct, frozen=True, gc=False):
 
 
 class JournalStatistics(msgspec.Struct, frozen=True):
-    """Totals since the start; `seconds` is the time spent waiting for commits."""
+    """Totals since the start, and how commits are spread: `commit_seconds` from the batch's being taken to its being durable."""
 
-    batches: int
     appends: int
     events: int
     refused: int
     unavailable: int
-    seconds: float
-    largest_batch: int
     waiting: int
+    commit_seconds: Histogram
+    batch_size: Histogram
 
 
 class Journal:
@@ -131,22 +131,22 @@ class Journal:
 class _Figures:
     """Plain counters, owned by the journal across restarts of its writer."""
 
-    __slots__ = ("appends", "batches", "events", "largest", "refused", "seconds", "unavailable")
+    __slots__ = ("appends", "batch_size", "commit_seconds", "events", "refused", "unavailable")
 
     def __init__(self) -> None:
-        self.batches = self.appends = self.events = self.refused = self.unavailable = self.largest = 0
-        self.seconds = 0.0
+        self.appends = self.events = self.refused = self.unavailable = 0
+        self.commit_seconds = Distribution(SECONDS)
+        self.batch_size = Distribution(SIZES)
 
     def snapshot(self, waiting: int) -> JournalStatistics:
         return JournalStatistics(
-            self.batches,
             self.appends,
             self.events,
             self.refused,
             self.unavailable,
-            self.seconds,
-            self.largest,
             waiting,
+            self.commit_seconds.snapshot(),
+            self.batch_size.snapshot(),
         )
 
 
@@ -190,10 +190,9 @@ class _Writer(Actor):
             for envelope in envelopes:
                 envelope.fail(error)
             return
-        figures.seconds += trio.current_time() - began
-        figures.batches += 1
+        figures.commit_seconds.add(trio.current_time() - began)
+        figures.batch_size.add(len(appends))
         figures.appends += len(appends)
-        figures.largest = max(figures.largest, len(appends))
         self._remember(webhooks)
         for append, outcome in zip(appends, outcomes, strict=True):
             if isinstance(outcome, Committed):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
@@ -34,16 +34,16 @@ class Credentials(msgspec.Struct, frozen=True):
     api_key: str
     phone_number_id: str
     app_secret: str
+    waba_id: str
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """CPU seconds used so far and memory held now: by the gateway alone, and by its PostgreSQL's processes."""
+    """CPU seconds used so far, and memory held now in bytes, by the gateway and by its PostgreSQL. `at` is `time.monotonic()`."""
 
     at: float
     gateway_cpu: float
     gateway_rss: int
     database_cpu: float
-    database_rss: int
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -52,10 +52,13 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**clean, "PARLEY_LOG_FORMAT": "json", **(more or {})}
 
 
-def command(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, stdin: str = "", more: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a `parley` command to its end."""
     return subprocess.run(  # noqa: S603  our own program
         [*PARLEY, *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
@@ -140,15 +143,35 @@ class GatewayProcess:
 
     def add_tenant(self, slug: str, number: str, secret: str = "app-secret-0123456789") -> Credentials:  # noqa: S107  invented
         """Add a tenant beside the running gateway. Raises GatewayFailed."""
+        waba_id = f"2{number[1:]}"
         answer = command(
             *("tenant", "add", slug, "--phone-number-id", number, "--app-secret", secret, "--verify-token", "t"),
-            *("--waba-id", f"2{number[1:]}", "--data-dir", str(self.data_dir), "--json"),
+            *("--waba-id", waba_id, "--data-dir", str(self.data_dir), "--json"),
             more=self._more,
         )
         if answer.returncode:
             raise GatewayFailed(answer.stderr)
         found = json.loads(answer.stdout)
-        return Credentials(found["tenant_id"], found["api_key"], number, secret)
+        return Credentials(found["tenant_id"], found["api_key"], number, secret, waba_id)
+
+    def import_tenants(self, numbers: Sequence[str], secret: str) -> list[Credentials]:
+        """Add a tenant for each number in one call, beside the running gateway. Raises GatewayFailed."""
+        wanted = [
+            {"slug": f"bench-{number}", "phone_number_id": number, "app_secret": secret, "waba_id": f"2{number[1:]}"}
+            for number in numbers
+        ]
+        answer = command(
+            *("tenant", "import", "-", "--data-dir", str(self.data_dir)),
+            stdin="\n".join(json.dumps(each) for each in wanted),
+            more=self._more,
+        )
+        if answer.returncode:
+            raise GatewayFailed(answer.stderr)
+        made = [json.loads(line) for line in answer.stdout.splitlines()]
+        return [
+            Credentials(found["tenant_id"], found["api_key"], each["phone_number_id"], secret, each["waba_id"])
+            for each, found in zip(wanted, made, strict=True)
+        ]
 
     async def get(self, path: str, key: str | None = None) -> Any:
         """GET a JSON document. Raises urllib.error.HTTPError for an answer that is no success."""
@@ -164,18 +187,37 @@ class GatewayProcess:
                 return events
 
     def usage(self) -> Usage:
-        """Read CPU and memory of the gateway, and of the PostgreSQL in its data directory."""
+        """Read CPU and memory of the gateway, and of the PostgreSQL in its data directory. Costs a few milliseconds."""
         gateway = psutil.Process(self.pid)
         with gateway.oneshot():
             cpu, rss = _cpu(gateway), gateway.memory_info().rss
-        database_cpu, database_rss = 0.0, 0
-        for process in self._database():
+        database_cpu = 0.0
+        for number, process in enumerate(self._database()):
             try:
                 database_cpu += _cpu(process)
-                database_rss += process.memory_full_info().pss  # shared buffers once, not once a backend
+                if number == 0:  # the postmaster also knows what backends used that have ended
+                    times = process.cpu_times()
+                    database_cpu += times.children_user + times.children_system
             except psutil.NoSuchProcess:
                 continue
-        return Usage(time.monotonic(), cpu, rss, database_cpu, database_rss)
+        return Usage(time.monotonic(), cpu, rss, database_cpu)
+
+    def database_memory(self) -> int:
+        """Read the memory of the PostgreSQL in the data directory, in bytes; shared buffers count once, not once a backend."""
+        total = 0
+        for process in self._database():
+            try:
+                total += process.memory_full_info().pss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def database_version(self) -> str | None:
+        """Return the version of the PostgreSQL in the data directory, None if there is none."""
+        for postmaster in self._database()[:1]:
+            said = subprocess.run([postmaster.exe(), "--version"], capture_output=True, text=True, check=True)  # noqa: S603  the running one
+            return said.stdout.rpartition(" ")[2].strip()
+        return None
 
     def _database(self) -> list[psutil.Process]:
         for path in self.data_dir.rglob("postmaster.pid"):

@@ -11,6 +11,7 @@ little: about 15 µs a request. It reports its own CPU, and `limited` when it, n
 """
 
 import array
+import gc
 import selectors
 import socket
 import sys
@@ -26,6 +27,12 @@ from bench.bodies import Work, requests
 
 LONGEST_US = 60_000_000
 """Times above a minute count as one minute."""
+
+FINISH_SECONDS = 10.0
+"""How long answers are waited for after the last request was sent."""
+
+BEGIN, END = "begin", "end"
+"""The lines on standard error that bound the measured time; between them and before, `<seconds> <answers>` twice a second."""
 
 BUSY = 0.95
 """A generator that uses more of its core than this was the limit."""
@@ -48,7 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, within the measured time. Times in microseconds; `histogram` is HdrHistogram's own base64 text.
 
-    `sent_ever` and `acknowledged_ever` include warm-up: what a checker has to find. `last` is the number after the last request sent.
+    `sent_ever` and `acknowledged_ever` include warm-up: what a checker has to find. `last` is the number after the last request sent,
+    `unacknowledged` are the numbers of those that were sent and not answered with 200.
     """
 
     seconds: float
@@ -64,8 +72,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     sent_ever: int
     acknowledged_ever: int
     last: int
+    unacknowledged: list[int]
     cpu_seconds: float
     limited: bool
+    """The generator used nearly all of its core, or ran out of composed requests: the server could have done more."""
+    started_at: float
+    """`time.monotonic()` when request `first` was due; with a rate, that of every other follows."""
     begun_at: float
     """`time.monotonic()` at the beginning of the measured time, for matching with samples of the server."""
 
@@ -78,7 +90,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class _Connection:
     """One socket with at most one request on its way."""
 
-    __slots__ = ("buffer", "due", "out", "sock", "waiting")
+    __slots__ = ("buffer", "due", "number", "out", "sock", "waiting")
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.sock = socket.create_connection(address, timeout=10)
@@ -87,6 +99,7 @@ class _Connection:
         self.buffer = b""
         self.out = b""
         self.due = 0.0
+        self.number = 0
         self.waiting = False
 
 
@@ -113,6 +126,9 @@ class Generator:
         self._times = array.array("q")
         self._moments = array.array("d")
         self._broken = 0
+        self._unacknowledged: list[int] = []
+        gc.freeze()  # a collection walks everything composed, and would be charged to the server
+        gc.disable()  # nothing here makes cycles
 
     def run(self) -> Result:
         """Send, and return what came of it. Raises OSError when nobody listens."""
@@ -128,12 +144,12 @@ class Generator:
             now = time.monotonic()
             if not measuring and now >= measured:
                 measuring, cpu = True, _cpu()
+                _say(BEGIN)
             if now >= end:
                 break
             if now - told >= 0.5:
                 told = now
-                sys.stderr.write(f"{now - start:.1f} {sum(self._ever.values())}\n")
-                sys.stderr.flush()
+                _say(f"{now - start:.1f} {sum(self._ever.values())}")
             wait = self._send_due(now, start)
             if wait is None and not self._in_flight:
                 break  # everything composed is sent and answered
@@ -148,8 +164,9 @@ class Generator:
                     self._replace(connection)
         ended = time.monotonic()
         cpu = _cpu() - cpu
-        self._finish(ended + 3.0, measured)
-        return self._result(measured, min(ended, end), cpu)
+        _say(END)
+        self._finish(ended + FINISH_SECONDS, measured)
+        return self._result(start, measured, min(ended, end), cpu)
 
     def _open(self) -> _Connection:
         connection = _Connection(self._address)
@@ -167,6 +184,7 @@ class Generator:
                 return 0.1
             connection = self._idle.popleft()
             connection.due = due
+            connection.number = self.plan.first + self._next
             connection.out = self._requests[self._next]
             self._next += 1
             self._in_flight += 1
@@ -205,6 +223,8 @@ class Generator:
         status = int(buffer[9:12])
         now = time.monotonic()
         self._ever[status] += 1
+        if status != 200:
+            self._unacknowledged.append(connection.number)
         if connection.due >= measured:
             self._answers[status] += 1
             self._times.append(int((now - connection.due) * 1e6))
@@ -219,6 +239,7 @@ class Generator:
     def _replace(self, connection: _Connection) -> None:
         self._broken += 1
         self._in_flight -= 1
+        self._unacknowledged.append(connection.number)
         self._close(connection)
         self._idle.append(self._open())
 
@@ -236,9 +257,13 @@ class Generator:
                     self._read(key.data, measured)
                 except (_Broken, OSError):
                     self._in_flight -= 1
+                    self._unacknowledged.append(key.data.number)
                     self._close(key.data)
+        idle = set(map(id, self._idle))
+        waiting = (key.data for key in self._selector.get_map().values())
+        self._unacknowledged += [each.number for each in waiting if id(each) not in idle]
 
-    def _result(self, measured: float, end: float, cpu: float) -> Result:
+    def _result(self, start: float, measured: float, end: float, cpu: float) -> Result:
         histogram = HdrHistogram(1, LONGEST_US, 3)
         for value in self._times:
             histogram.record_value(min(max(value, 1), LONGEST_US))
@@ -261,8 +286,10 @@ class Generator:
             sent_ever=self._next,
             acknowledged_ever=self._ever[200],
             last=self.plan.first + self._next,
+            unacknowledged=self._unacknowledged,
             cpu_seconds=cpu,
-            limited=cpu / seconds > BUSY,
+            limited=cpu / seconds > BUSY or (self.plan.rate is None and self._next == len(self._requests)),
+            started_at=start,
             begun_at=measured,
         )
 
@@ -276,6 +303,11 @@ def _length(buffer: bytes, head: int) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def _cpu() -> float:
     usage = getrusage(RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -283,7 +315,7 @@ def _cpu() -> float:
 
 def main() -> None:
     """Read a plan, run it, write the result."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
     sys.stdout.buffer.write(msgspec.json.encode(Generator(plan).run()))
 
 

@@ -23,6 +23,7 @@ import msgspec
 import trio
 
 from actors.conversation import lane_of
+from actors.distribution import SECONDS, Distribution, Histogram
 from actors.ports import Answer, Clock, Contended, Deliver, Moved, NewId, Notice, NotOwner, Quarantined, Recorded
 from actors.tree import Tree
 from gateway.http import Request, Response
@@ -52,7 +53,7 @@ _NOBODY = ContactRef()
 
 
 class IngressStatistics(msgspec.Struct, frozen=True):
-    """Totals since the start. Webhooks by their answer, items by their fate; `seconds` is the time webhooks took in all."""
+    """Totals since the start: webhooks by their answer, items by their fate; and how long acknowledged webhooks took."""
 
     acknowledged: int
     unauthenticated: int
@@ -63,7 +64,7 @@ class IngressStatistics(msgspec.Struct, frozen=True):
     unrouted: int
     bad: int
     quarantined: int
-    seconds: float
+    seconds: Histogram
 
 
 class _Sent:
@@ -113,7 +114,7 @@ class Ingress:
         self._commit_seconds = commit_seconds
         self._acknowledged = self._unauthenticated = self._undecodable = self._unavailable = 0
         self._items = self._duplicates = self._unrouted = self._bad = self._quarantined = 0
-        self._seconds = 0.0
+        self._seconds = Distribution(SECONDS)
 
     def statistics(self) -> IngressStatistics:
         """Return totals."""
@@ -127,7 +128,7 @@ class Ingress:
             self._unrouted,
             self._bad,
             self._quarantined,
-            self._seconds,
+            self._seconds.snapshot(),
         )
 
     async def handle(self, request: Request) -> Response:
@@ -164,7 +165,7 @@ class Ingress:
             self._unavailable += 1
             return problem("overloaded", f"The webhook cannot be taken now ({error.code}).")
         self._acknowledged += 1
-        self._seconds += trio.current_time() - began
+        self._seconds.add(trio.current_time() - began)
         return OK
 
     async def _take(self, webhook: RawWebhook, decoded: Decoded, secret: str, deadline: float) -> None:

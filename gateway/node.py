@@ -20,6 +20,7 @@ import os
 import ssl
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import structlog
@@ -46,7 +47,8 @@ from gateway.realtime.websocket import dashboard_socket
 from gateway.routing import RouteTable
 from protocol.ids import new_id
 from store.contract import ApiKey, Store, StoreRefused, StoreUnavailable
-from supervisor import ChildSpec, Intensity, Strategy, Supervisor
+from supervisor import ChildSpec, Intensity, PoolStatistics, Strategy, Supervisor
+from supervisor import Node as SupervisionNode
 
 log = structlog.get_logger("parley.node")
 
@@ -190,7 +192,7 @@ class Node:
             "listener": self.listener.statistics(),
             "sessions": self.sessions.statistics(),
             "socketio": self.socketio.statistics(),
-            "supervision": self._supervisor.statistics(),
+            "supervision": self._supervision(),
         }
 
     # --- parts of its own
@@ -234,40 +236,39 @@ class Node:
             log.error("fenced", partition=partition)
             self.stop()
 
-    def _conversations(self) -> Mapping[str, int]:
-        """Sum the figures of all tenants: nothing here may name one."""
-        total: dict[str, int] = {"tenants": 0}
-        for _, pool in self.tree.pools():
-            total["tenants"] += 1
-            for name in (
-                "resident",
-                "active",
-                "depth",
-                "activations",
-                "passivations",
-                "crashes",
-                "poisoned",
-                "refused",
-            ):
-                total[name] = total.get(name, 0) + getattr(pool, name)
-        return total
+    def _conversations(self) -> PoolStatistics:
+        """Sum the figures of all tenants' conversations: nothing here may name one."""
+        pools = [pool for _, pool in self.tree.pools()]
+        return PoolStatistics(
+            **{each.name: sum(getattr(pool, each.name) for pool in pools) for each in fields(PoolStatistics)}
+        )
+
+    def _supervision(self) -> SupervisionNode:
+        """Return the live tree as far as any tenant may see it: without the tenants."""
+        return _nameless(self._supervisor.statistics())
 
     def _register_metrics(self) -> None:
         register = self.metrics.register
         register(
             "webhooks",
             self.ingress.statistics,
-            counters=self.ingress.statistics().__struct_fields__,
+            counters=[name for name in self.ingress.statistics().__struct_fields__ if name != "seconds"],
         )
+        register("journal", self.journal.statistics, counters=("appends", "events", "refused", "unavailable"))
         register(
-            "journal",
-            self.journal.statistics,
-            counters=("batches", "appends", "events", "refused", "unavailable", "seconds"),
+            "conversations",
+            self._conversations,
+            counters=("activations", "passivations", "crashes", "poisoned", "refused", "undelivered"),
         )
         register("feed", self.feed.statistics, counters=("published", "delivered", "encoded"))
         register("sessions", self.sessions.statistics, counters=("opened", "refused"))
         register("listener", self.listener.statistics, counters=("accepted", "answers", "refused", "failed"))
         register("socketio", self.socketio.statistics, counters=("opened", "closed"))
+
+
+def _nameless(node: SupervisionNode) -> SupervisionNode:
+    children = () if node.name == "tenants" else tuple(map(_nameless, node.children))
+    return replace(node, children=children)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -7,9 +7,9 @@ Theory of operation
 1. Look-ups are synchronous reads of dictionaries that are replaced as a whole, so no request ever sees half a change.
 2. `run` reloads whenever the store says that something may have changed. While the database is away the old table goes on serving.
 3. `find_endpoint` and `authenticate` do not believe a miss at once: what is missing may have been added by another process a moment ago
-   (`parley tenant add` beside a running `serve`). They reload, one at a time and at most once in MISS_INTERVAL for all callers together, so a
-   flood of unknown ids costs one query a second. A miss that cannot be checked because the database is away raises StoreUnavailable:
-   "unknown" is only said when it is known.
+   (`parley tenant add` beside a running `serve`). They wait for a load that begins after they asked. Loads caused by misses begin
+   MISS_INTERVAL apart and serve everybody who waits, so a flood of unknown ids costs four queries a second, and its senders a moment.
+   A miss that cannot be checked because the database is away raises StoreUnavailable: "unknown" is only said when it is known.
 4. A key is found by its SHA-256. What a look-up's time could tell about a digest tells nothing about a key, and keys are
    random enough (192 bits) that a fast digest is as good as a slow one.
 """
@@ -27,8 +27,10 @@ from gateway.http import Headers
 from protocol.ids import KEY, new_id
 from store.contract import ApiKey, Endpoint, Routes, Store, StoreUnavailable, Tenant
 
-MISS_INTERVAL = 1.0
-"""Seconds between two reloads that misses may cause."""
+MISS_INTERVAL = 0.25
+"""Seconds between two loads that misses may cause; an unknown id is answered that much later at most."""
+AWAY_SECONDS = 1.0
+"""A load that failed answers for so long: while the database is away, misses are not made to wait for it."""
 SETTLE = 0.05
 """Seconds that a notified change waits for its siblings: adding a thousand endpoints in a loop is some twenty reloads a second, not a thousand."""
 LOAD_SECONDS = 2.0
@@ -118,6 +120,8 @@ class RouteTable:
         self._loaded = False
         self._loading = trio.Lock()
         self._tried_at = float("-inf")
+        self._begun = self._ended = 0
+        """The number of the newest load that began, and of the newest that came to an end (one at a time: under the lock)."""
         self._away = False
         self._loads = 0
         self._failures = 0
@@ -227,19 +231,18 @@ class RouteTable:
 
     async def _reload_after_miss(self) -> None:
         self._misses += 1
-        if self._is_stale():
-            async with self._loading:
-                if self._is_stale():  # or else whoever held the lock has just loaded for us too
-                    await self._load()
-                    return
+        if self._away and trio.current_time() - self._tried_at < AWAY_SECONDS:
+            raise StoreUnavailable("the routes could not be loaded a moment ago")
+        begun = self._begun
+        async with self._loading:
+            if self._ended <= begun:  # or else whoever held the lock began a load after we asked: it was for us too
+                await trio.sleep_until(self._tried_at + MISS_INTERVAL)
+                await self._load()
         if self._away:
             raise StoreUnavailable("the routes could not be loaded a moment ago")
-        await trio.lowlevel.checkpoint()
-
-    def _is_stale(self) -> bool:
-        return trio.current_time() - self._tried_at >= MISS_INTERVAL
 
     async def _load(self) -> None:
+        self._begun += 1
         try:
             with trio.fail_after(LOAD_SECONDS):
                 routes = await self._store.load_routes()
@@ -249,7 +252,8 @@ class RouteTable:
         except trio.TooSlowError as error:
             self._note_failure()
             raise StoreUnavailable("loading the routes took too long") from error
-        # A load that was cancelled counts as not tried: its caller gave up, the next one in the queue asks for itself.
+        # A load that was cancelled does not count: its caller gave up, the next one in the queue asks for itself.
+        self._ended = self._begun
         self._tried_at = trio.current_time()
         self._away = False
         self._loads += 1
@@ -264,5 +268,6 @@ class RouteTable:
 
     def _note_failure(self) -> None:
         self._failures += 1
+        self._ended = self._begun
         self._tried_at = trio.current_time()
         self._away = True

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from protocol.content import ABSENT, Content, Context, Problem
+from protocol.content import Content, Context, Problem, RawJSON
 
 Origin = Literal["customer", "echo", "history"]
 """Who wrote a message we did not send: the customer, the business in its own app, or an imported past (either side)."""
@@ -51,7 +51,7 @@ class ReceiveMessage(msgspec.Struct, frozen=True, tag="receive_message", omit_de
     origin: Origin = "customer"
     outbound: bool = False
     context: Context | None = None
-    referral: msgspec.Raw = ABSENT
+    referral: RawJSON = msgspec.UNSET
     problems: tuple[Problem, ...] = ()
     status: ReceiptStatus | None = None
     """Only on history: how far the message had already come."""
@@ -87,8 +87,8 @@ class RecordReceipt(msgspec.Struct, frozen=True, tag="record_receipt", omit_defa
     participant: str | None = None
     callback_data: str | None = None
     problems: tuple[Problem, ...] = ()
-    pricing: msgspec.Raw = ABSENT
-    conversation: msgspec.Raw = ABSENT
+    pricing: RawJSON = msgspec.UNSET
+    conversation: RawJSON = msgspec.UNSET
 
 
 class ChangeIdentity(msgspec.Struct, frozen=True, tag="change_identity", omit_defaults=True):

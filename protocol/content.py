@@ -10,9 +10,8 @@ from typing import Literal
 import msgspec
 
 MediaKind = Literal["image", "video", "audio", "document", "sticker"]
-ABSENT = msgspec.Raw()
-"""An optional part of a provider's JSON that is not there (false, and left out when encoded). Always this very object: another empty Raw
-would not be left out. Not None: to msgspec `Raw | None` accepts null alone."""
+RawJSON = msgspec.Raw | msgspec.UnsetType
+"""An optional part of a provider's JSON, as it is; UNSET (false) where it is absent. Not `Raw | None`: msgspec would then accept null alone."""
 
 ReplySource = Literal["button", "list", "flow", "template_button", "call_permission"]
 
@@ -118,7 +117,7 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True):
     sender: str | None = None
     forwarded: bool = False
     frequently_forwarded: bool = False
-    product: msgspec.Raw = ABSENT
+    product: RawJSON = msgspec.UNSET
 
 
 def preview(content: Content) -> str:

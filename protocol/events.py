@@ -8,7 +8,7 @@ Old shapes are upcast in `decode`, so machines only ever see the newest. Must no
 import msgspec
 
 from protocol.commands import ContactRef, Origin, ReceiptStatus
-from protocol.content import ABSENT, Content, Context, Problem
+from protocol.content import Content, Context, Problem, RawJSON
 
 
 class ConversationStarted(msgspec.Struct, frozen=True, tag="conversation_started", omit_defaults=True):
@@ -39,7 +39,7 @@ class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_
     origin: Origin = "customer"
     outbound: bool = False
     context: Context | None = None
-    referral: msgspec.Raw = ABSENT
+    referral: RawJSON = msgspec.UNSET
     problems: tuple[Problem, ...] = ()
     status: ReceiptStatus | None = None
     author: str | None = None
@@ -87,8 +87,8 @@ class ReceiptRecorded(msgspec.Struct, frozen=True, tag="receipt_recorded", omit_
     participant: str | None = None
     callback_data: str | None = None
     problems: tuple[Problem, ...] = ()
-    pricing: msgspec.Raw = ABSENT
-    conversation: msgspec.Raw = ABSENT
+    pricing: RawJSON = msgspec.UNSET
+    conversation: RawJSON = msgspec.UNSET
 
 
 class CallRecorded(msgspec.Struct, frozen=True, tag="call_recorded", omit_defaults=True):

@@ -22,6 +22,8 @@ BOUNDARIES = {
     # the connection boundary
     "gateway/listener/asgi.py",
     "gateway/listener/ingest_lane.py",
+    "gateway/listener/listener.py",
+    "gateway/listener/realtime_lane.py",
     "gateway/realtime/engine.py",
     # carried on unchanged, not caught: see the comments there
     "store/postgres/coalesce.py",

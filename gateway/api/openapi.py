@@ -6,10 +6,8 @@ anything else than the code does. Must not know any resource.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from itertools import groupby
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 
@@ -30,7 +28,7 @@ _KEY: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}]
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the document for `operations`."""
     answers = [operation.answer for operation in operations if operation.answer is not Response]
-    shapes = map(_showable, [*answers, ProblemDetails, ContactRef, Context, Problem, *_STORED.values()])
+    shapes = [*answers, ProblemDetails, ContactRef, Context, Problem, *_STORED.values()]
     schemas, components = msgspec.json.schema_components(shapes, ref_template=_TEMPLATE)
     components.update(zip(_STORED, schemas[-len(_STORED) :], strict=True))
     schema_of = dict(zip(map(id, answers), schemas, strict=False))
@@ -123,41 +121,3 @@ def _errors(codes: Sequence[str]) -> dict[str, Any]:
 
 def _path(path: str) -> str:
     return re.sub(r"<(\w+)>", r"{\1}", path)
-
-
-def _showable(kind: Any) -> Any:
-    """Return `kind` in a form that msgspec can make a schema of: it fails on a default that is raw JSON (`protocol.content.ABSENT`)."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _showable_struct(kind)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return Annotated[(_showable(arguments[0]), *arguments[1:])]
-    if origin in (Union, UnionType):
-        return Union[tuple(map(_showable, arguments))]  # noqa: UP007  there is no `|` for a tuple of types
-    return kind if origin in (None, Literal) else origin[tuple(map(_showable, arguments))]
-
-
-@cache
-def _showable_struct(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return a struct of the same name, text, tag and fields, in which absent raw JSON is simply absent."""
-    required, optional = [], []
-    for field in msgspec.structs.fields(struct):
-        kind = _showable(field.type)
-        if isinstance(field.default, msgspec.Raw):
-            optional.append((field.encode_name, kind | msgspec.UnsetType, msgspec.UNSET))
-        elif field.required:
-            required.append((field.encode_name, kind))
-        else:
-            made = field.default is msgspec.NODEFAULT
-            default = msgspec.field(default_factory=field.default_factory) if made else field.default
-            optional.append((field.encode_name, kind, default))
-    config = struct.__struct_config__
-    return msgspec.defstruct(
-        struct.__name__,
-        [*required, *optional],
-        namespace={"__doc__": struct.__doc__},
-        module=struct.__module__,
-        tag=config.tag,
-        tag_field=config.tag_field,
-        kw_only=True,
-    )

@@ -102,7 +102,7 @@ async def demo_tenant(store: PostgresStore) -> tuple[SimTenant, str]:
         account=DEMO_NUMBER.waba_id,
         display=f"+{DEMO_NUMBER.display_phone_number}",
     )
-    _, token, _ = await provision(store, slug=SLUG, name="Demo", endpoint=endpoint)
+    _, token, _ = await provision(store, routes, slug=SLUG, name="Demo", endpoint=endpoint)
     return msgspec.structs.replace(DEMO_NUMBER, app_secret=secret), token
 
 

@@ -1,6 +1,7 @@
 """`parley tenant` and `parley key`: who may use the gateway. They work beside a running one, which notices by itself."""
 
 import re
+import sys
 from typing import Annotated
 
 import msgspec
@@ -37,28 +38,12 @@ def add_tenant(
 ) -> None:
     """Add a tenant with its first number, and print an API key: it is shown this once."""
     settings = settings_of(config, data_dir=data_dir).settings
+    wanted = Wanted(slug, phone_number_id, app_secret, verify_token, name, waba_id, display)
 
     async def command() -> None:
-        if not SLUG.fullmatch(slug):
-            raise typer.BadParameter(f"{slug!r}: a slug is lower-case letters, digits and hyphens, at most 63")
-        if not ENDPOINT.fullmatch(phone_number_id):
-            raise typer.BadParameter(f"{phone_number_id!r} is no phone number id")
+        wanted.check()
         async with beside(settings) as store:
-            made, token, api_key = await provision(
-                store,
-                slug=slug,
-                name=name or slug,
-                endpoint=Endpoint(
-                    "whatsapp", phone_number_id, "", app_secret, verify_token, account=waba_id, display=display
-                ),
-            )
-        found = {
-            "tenant_id": made.id,
-            "slug": made.slug,
-            "phone_number_id": phone_number_id,
-            "api_key": token,
-            "key_id": api_key.id,
-        }
+            found = await added(store, await store.load_routes(), wanted)
         if json:
             print_json(found)
         else:
@@ -68,9 +53,80 @@ def add_tenant(
     run(command)
 
 
-async def provision(store: PostgresStore, *, slug: str, name: str, endpoint: Endpoint) -> tuple[Tenant, str, ApiKey]:
-    """Record a tenant, its endpoint and a key. Raises Failed when the slug or the number is taken."""
-    routes = await store.load_routes()
+@tenant.command("import")
+def import_tenants(
+    file: Annotated[
+        typer.FileText, typer.Argument(help="JSON lines: slug, phone_number_id, and what else `add` takes; - is stdin.")
+    ],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Add many tenants. Prints a JSON line for each as soon as it is added, with its API key: it is shown this once."""
+    settings = settings_of(config, data_dir=data_dir).settings
+
+    async def command() -> None:
+        wanted = []
+        for number, line in enumerate(file, 1):
+            try:
+                wanted.append(msgspec.json.decode(line, type=Wanted))
+                wanted[-1].check()
+            except (msgspec.MsgspecError, typer.BadParameter) as error:
+                raise Failed(f"line {number}: {error}; nothing was added") from error
+        async with beside(settings) as store:
+            routes = await store.load_routes()
+            for each in wanted:
+                sys.stdout.write(msgspec.json.encode(await added(store, routes, each)).decode() + "\n")
+
+    run(command)
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant to add, with its first number: the options of `parley tenant add`, and a line of `parley tenant import`."""
+
+    slug: str
+    phone_number_id: str
+    app_secret: str = ""
+    verify_token: str = ""
+    name: str | None = None
+    waba_id: str | None = None
+    display: str | None = None
+
+    def check(self) -> None:
+        """Raise BadParameter for what cannot be a slug or a number's id."""
+        if not SLUG.fullmatch(self.slug):
+            raise typer.BadParameter(f"{self.slug!r}: a slug is lower-case letters, digits and hyphens, at most 63")
+        if not ENDPOINT.fullmatch(self.phone_number_id):
+            raise typer.BadParameter(f"{self.phone_number_id!r} is no phone number id")
+
+
+async def added(store: PostgresStore, routes: Routes, wanted: Wanted) -> dict[str, str]:
+    """Add a tenant, and return what there is to tell of it. Raises Failed when the slug or the number is taken."""
+    endpoint = Endpoint(
+        "whatsapp",
+        wanted.phone_number_id,
+        "",
+        wanted.app_secret,
+        wanted.verify_token,
+        account=wanted.waba_id,
+        display=wanted.display,
+    )
+    made, token, api_key = await provision(
+        store, routes, slug=wanted.slug, name=wanted.name or wanted.slug, endpoint=endpoint
+    )
+    return {
+        "tenant_id": made.id,
+        "slug": made.slug,
+        "phone_number_id": wanted.phone_number_id,
+        "api_key": token,
+        "key_id": api_key.id,
+    }
+
+
+async def provision(
+    store: PostgresStore, routes: Routes, *, slug: str, name: str, endpoint: Endpoint
+) -> tuple[Tenant, str, ApiKey]:
+    """Record a tenant, its endpoint and a key. Raises Failed when the slug or the number is taken, in `routes` or since."""
+    # Looked up before anything is written: a number that is taken should not leave a tenant without one behind.
     if any(each.slug == slug for each in routes.tenants):
         raise Failed(f"there is a tenant {slug!r} already")
     if any((each.provider, each.external_id) == (endpoint.provider, endpoint.external_id) for each in routes.endpoints):

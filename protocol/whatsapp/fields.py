@@ -7,7 +7,8 @@ loses nothing; they are here for whoever reads a notice, and for the simulator t
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.whatsapp.wire import ConversationValue, Metadata, RawJSON, Timestamp, Wire
+from protocol.content import RawJSON
+from protocol.whatsapp.wire import ConversationValue, Metadata, Timestamp, Wire
 
 
 class RejectionInfo(Wire, frozen=True, kw_only=True):

@@ -68,15 +68,15 @@ def problems_of(errors: list[wire.Error] | None) -> tuple[content.Problem, ...]:
     return tuple([problem_of(error) for error in errors]) if errors else ()
 
 
-def kept(raw: wire.RawJSON) -> msgspec.Raw:
-    """Return a copy of a part that is handed on as it is, `content.ABSENT` if it is absent or null.
+def kept(raw: content.RawJSON) -> content.RawJSON:
+    """Return a copy of a part that is handed on as it is, UNSET if it is absent or null.
 
     A copy, or a small part would hold its whole batch (up to 3 MB) in memory.
     """
     if raw is UNSET:
-        return content.ABSENT
+        return UNSET
     copied = raw.copy()
-    return content.ABSENT if bytes(copied) == b"null" else copied
+    return UNSET if bytes(copied) == b"null" else copied
 
 
 _RECEIPTS: dict[str, ReceiptStatus] = {

@@ -8,7 +8,9 @@ or reason is data, not an error. Must not know the neutral model; the management
 from decimal import Decimal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
+
+from protocol.content import RawJSON
 
 OBJECT = "whatsapp_business_account"
 
@@ -17,9 +19,6 @@ OBJECT = "whatsapp_business_account"
 class Wire(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How every wire shape behaves: immutable, optional fields left out when absent."""
 
-
-RawJSON = msgspec.Raw | UnsetType
-"""An optional part left as it is. Not `Raw | None`: msgspec would then accept nothing but null."""
 
 Timestamp = str | int
 """Epoch seconds, as text in messages and statuses, as integer in preferences and entries; milliseconds have been seen."""

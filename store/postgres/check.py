@@ -25,6 +25,8 @@ async def check(connection: Connection, serving: ServingLock, owner: str, held: 
     )
     assert row is not None, "a select without from has one row"  # noqa: S101
     if row["read_only"]:
+        # A former primary stays up read-only; only a new connection finds the one that took its place (RELIABILITY 13).
+        connection.terminate()
         raise StoreUnavailable("the database is read-only")
     if row["held"] < held:
         raise StoreUnavailable(f"{held - row['held']} partitions were taken by another process")

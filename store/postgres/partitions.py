@@ -3,6 +3,8 @@
 A row whose time has no partition (a wrong clock) goes to the table's default partition; nothing is refused for it.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from store.postgres.pool import Connection
@@ -23,8 +25,9 @@ async def make_partitions(connection: Connection, now: int) -> None:
         month = following
     for day in (today + timedelta(days=n) for n in range(1 + DAYS_AHEAD)):
         wanted.append(("raw_webhooks", f"raw_webhooks_{day:%Y_%m_%d}", day, day + timedelta(days=1)))
-    for parent, name, lower, upper in wanted:
-        await connection.execute("select add_partition($1, $2, $3, $4)", parent, name, _ms(lower), _ms(upper))
+    async with unhurried(connection):
+        for parent, name, lower, upper in wanted:
+            await connection.execute("select add_partition($1, $2, $3, $4)", parent, name, _ms(lower), _ms(upper))
 
 
 async def drop_before(connection: Connection, parent: str, before: int) -> int:
@@ -42,6 +45,17 @@ async def drop_before(connection: Connection, parent: str, before: int) -> int:
             rows += await connection.fetchval(f'select count(*) from "{name}"')  # noqa: S608 - a name from the catalogue
             await connection.execute(f'drop table "{name}"')
     return rows
+
+
+@asynccontextmanager
+async def unhurried(connection: Connection) -> AsyncIterator[None]:
+    """Let statements of maintenance run long, but wait for a table only briefly: appends would queue behind the wait."""
+    await connection.execute("set statement_timeout = '600s'; set lock_timeout = '300ms'")
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await connection.execute("reset statement_timeout; reset lock_timeout")
 
 
 def _ms(moment: datetime) -> int:

@@ -90,11 +90,7 @@ class Link:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise StoreUnavailable(f"the database did not answer within {limit} s") from None
+        await _in_turn(self._turn, deadline)
         try:
             connection = self._connection
             if connection is None or connection.is_closed():
@@ -182,17 +178,24 @@ class Pool:
 
     @asynccontextmanager
     async def _a_link(self) -> AsyncIterator[Link]:
-        try:
-            async with asyncio.timeout(TIME_LIMIT):
-                await self._free.acquire()
-        except TimeoutError:
-            raise StoreUnavailable("all database connections are busy") from None
+        await _in_turn(self._free, asyncio.get_running_loop().time() + TIME_LIMIT)
         link = self._idle.pop()
         try:
             yield link
         finally:
             self._idle.append(link)
             self._free.release()
+
+
+async def _in_turn(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> None:
+    if not lock.locked():  # the usual case, without the timer that costs more than the wait
+        await lock.acquire()
+        return
+    try:
+        async with asyncio.timeout_at(deadline):
+            await lock.acquire()
+    except TimeoutError:
+        raise StoreUnavailable("the database is too slow: others have been waiting before this in vain") from None
 
 
 def _describe(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Raw webhooks: reading a period back, and forgetting what is old enough."""
 
 from store.contract import RawWebhook
-from store.postgres.partitions import drop_before
+from store.postgres.partitions import drop_before, unhurried
 from store.postgres.pool import Connection
 
 
@@ -27,8 +27,10 @@ async def list_webhooks(
 
 async def prune_webhooks(connection: Connection, before: int) -> int:
     """Drop the days that are wholly past, delete what is left; return how many webhooks went."""
-    dropped = await drop_before(connection, "raw_webhooks", before)
-    deleted: int = await connection.fetchval(
-        "with gone as (delete from raw_webhooks where received_at < $1 returning 1) select count(*) from gone", before
-    )
+    async with unhurried(connection):
+        dropped = await drop_before(connection, "raw_webhooks", before)
+        deleted: int = await connection.fetchval(
+            "with gone as (delete from raw_webhooks where received_at < $1 returning 1) select count(*) from gone",
+            before,
+        )
     return dropped + deleted

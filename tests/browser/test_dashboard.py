@@ -141,7 +141,7 @@ async def test_messages_arrive_and_ticks_only_move_forward(page: Page, gateway: 
     gateway.say(thread, "Second")
     await page.wait_for(f"{TEXTS}.join() === 'First,Second'")
     await page.wait_for("document.querySelector('[aria-live=polite]').textContent === 'Mira: Second'")
-    assert await page.evaluate(f"{row(thread)}.querySelector('.badge').textContent") == "2"
+    await page.wait_for(f"{row(thread)}.querySelector('.badge').textContent === '2'")
     answer = gateway.say(thread, "Answer", outbound=True)
     shown = f"document.querySelector('[data-message=\"{answer}\"]')"
     await page.wait_for(shown)
@@ -396,10 +396,13 @@ async def test_the_reader_is_not_moved_by_new_messages_nor_by_older_pages(
     await page.wait_for("document.querySelector('.pill-bottom:not([hidden])')?.innerText === '1 new message'")
     assert await page.evaluate(top_of) == before
 
-    await page.evaluate(f"{scroller}.scrollTop = 0")
-    for _ in range(4):
-        await page.evaluate(f"{scroller}.scrollTop = 0")
-        await page.evaluate("new Promise(requestAnimationFrame)")
+    first = "document.querySelector('.message')"
+    oldest, before = await page.evaluate(
+        f"(({scroller}.scrollTop = 120), [{first}.dataset.message, {first}.getBoundingClientRect().top])"
+    )
+    await page.wait_for(f"{first}.dataset.message !== '{oldest}'")
+    after = await page.evaluate(f"document.querySelector('[data-message=\"{oldest}\"]').getBoundingClientRect().top")
+    assert abs(after - before) <= 1
     await page.wait_for(f"(({scroller}.scrollTop = 0), {TEXTS}[0] === 'line 0')")
     expected = [f"line {n}" for n in range(180)] + ["at the bottom", "while reading above"]
     assert await page.evaluate(TEXTS) == expected

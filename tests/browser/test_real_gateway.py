@@ -74,6 +74,6 @@ async def test_a_webhook_is_seen_and_survives_a_restart_of_the_gateway(page: Pag
     await nursery.start(restarted.run)
     await deliver(port, message(3, "Hello?"))
     await page.wait_for(f"{shown} === 'Do you have rye bread today?|And rolls?|Hello?'")
-    assert await page.evaluate("document.querySelector('.badge').textContent") == "3"
+    await page.wait_for("document.querySelector('.badge').textContent === '3'")
     assert [problem for problem in page.problems if not problem.startswith("network:")] == []
     restarted.stop()

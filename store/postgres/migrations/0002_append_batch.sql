@@ -78,7 +78,7 @@ begin
 
     select jsonb_agg(jsonb_build_array(a.ordinality, 'fenced', a.partition))
     from unnest(appends) with ordinality a
-    left join partitions p on p.partition = a.partition and p.epoch = a.epoch and p.owner = me
+    left join partitions p on p.partition = a.partition and p.epoch = a.epoch
     where p.partition is null
     into more;
     refused := refused || coalesce(more, '[]');

@@ -648,6 +648,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.sampled_from(PIECES), max_size=4).map("".join) | st.text(max_size=3) | st.binary(max_size=3))
 )

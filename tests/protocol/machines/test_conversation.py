@@ -17,7 +17,7 @@ from protocol.commands import (
     RevokeMessage,
     SetPreference,
 )
-from protocol.content import ABSENT, Location, Media, Reaction, Text
+from protocol.content import Location, Media, Reaction, Text
 from protocol.events import (
     CallRecorded,
     ContactIdentified,
@@ -186,7 +186,7 @@ def test_the_window_opens_for_what_the_customer_does_and_only_moves_forward() ->
 
 contents = st.sampled_from([Text("t"), Media("image", "811"), Location(1.5, 2.5), Reaction("wamid.1", None)])
 ids = st.integers(0, 12).map(lambda n: f"wamid.{n}")
-raws = st.sampled_from([ABSENT, msgspec.Raw(b'{"billable":true}')])
+raws = st.sampled_from([msgspec.UNSET, msgspec.Raw(b'{"billable":true}')])
 commands = st.one_of(
     st.builds(
         ReceiveMessage,

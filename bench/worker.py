@@ -1,0 +1,100 @@
+"""A part of the bench as a process of its own, so that what it costs is not charged to what is measured.
+
+Owns the conversation with it: a plan as one line on its standard input and further lines as orders, progress as lines on its standard error, one
+JSON result on its standard output. Must not know what the process does.
+"""
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+import trio
+
+T = TypeVar("T")
+
+TAIL = 30
+"""Lines kept for the explanation when a worker fails: a traceback's length."""
+
+
+class WorkerFailed(Exception):
+    """A worker ended without a result. The text has the end of what it said."""
+
+
+class Worker:
+    """A running worker."""
+
+    def __init__(self, name: str, process: trio.Process) -> None:
+        self._name = name
+        self._process = process
+        self._said: deque[str] = deque(maxlen=TAIL)
+        self._output = bytearray()
+        self._ended = trio.Event()
+
+    async def tell(self, line: bytes) -> None:
+        """Send an order."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send_all(line + b"\n")
+        except trio.BrokenResourceError as error:
+            raise self._failure() from error
+
+    async def result(self, form: type[T]) -> T:
+        """Wait for the end and return the result. Raises WorkerFailed."""
+        await self._ended.wait()
+        if await self._process.wait():
+            raise self._failure()
+        return msgspec.json.decode(bytes(self._output), type=form)
+
+    def _failure(self) -> WorkerFailed:
+        return WorkerFailed(f"{self._name} failed:\n" + "\n".join(self._said))
+
+    async def _listen(self, on_line: Callable[[str], Awaitable[None]]) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        async for data in self._process.stderr:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace")
+                self._said.append(text)
+                await on_line(text)
+
+    async def _collect(self) -> None:
+        assert self._process.stdout is not None
+        async for data in self._process.stdout:
+            self._output += data
+
+    async def _run(self, on_line: Callable[[str], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, on_line)
+            nursery.start_soon(self._collect)
+        self._ended.set()
+
+
+@asynccontextmanager
+async def worker(
+    *command: str, plan: msgspec.Struct | None = None, on_line: Callable[[str], Awaitable[None]]
+) -> AsyncIterator[Worker]:
+    """Run `python -m <command>` for as long as the block lasts; `on_line` is called with each line of progress."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            started = Worker(command[0], process)
+            nursery.start_soon(started._run, on_line)
+            if plan is not None:
+                await started.tell(msgspec.json.encode(plan))
+            yield started
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.poll() is None:
+                process.kill()
+            await process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    await pipe.aclose()
