@@ -24,6 +24,11 @@ TEXTS = (
 
 START = 1_790_000_000
 
+MESSAGE_ID = "wamid.HBgMN"
+"""What the id of every message begins with; the seed and the item's number, in DIGITS digits, follow."""
+
+DIGITS = 16
+
 
 class Work(msgspec.Struct, frozen=True):
     """What to compose. `batch`: items a webhook; `receipts`: share of webhooks that are delivery receipts of business messages."""
@@ -71,9 +76,16 @@ def _value(tenant: SimTenant, item: int, work: Work, receipts: bool, random: Ran
             f'"category":"utility"}}}}]}}'
         )
     return (
-        f'{{{metadata},{contact},"messages":[{{"from":"{phone}","id":"wamid.HBgMN{work.seed}{item:016d}","timestamp":"{at}",'
+        f'{{{metadata},{contact},"messages":[{{"from":"{phone}","id":"{MESSAGE_ID}{work.seed}{item:0{DIGITS}d}","timestamp":"{at}",'
         f'"type":"text","text":{{"body":"{random.choice(TEXTS)}"}}}}]}}'
     )
+
+
+def item_of(message_id: str, seed: int) -> int | None:
+    """Return the number of the item that a message id was made for; None if it is not of this seed."""
+    prefix = f"{MESSAGE_ID}{seed}"
+    number = message_id.removeprefix(prefix)
+    return int(number) if len(number) == DIGITS and message_id.startswith(prefix) else None
 
 
 def requests(work: Work, count: int, host: str, path: str, *, first: int = 0) -> list[bytes]:

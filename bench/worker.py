@@ -28,19 +28,22 @@ class Worker:
     """A running worker."""
 
     def __init__(self, name: str, process: trio.Process) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("a worker needs its three pipes")
         self._name = name
         self._process = process
+        self._orders, self._results, self._progress = process.stdin, process.stdout, process.stderr
         self._said: deque[str] = deque(maxlen=TAIL)
         self._output = bytearray()
         self._ended = trio.Event()
 
     async def tell(self, line: bytes) -> None:
-        """Send an order."""
-        assert self._process.stdin is not None
+        """Send an order. Raises WorkerFailed when nobody takes it any more."""
         try:
-            await self._process.stdin.send_all(line + b"\n")
-        except trio.BrokenResourceError as error:
-            raise self._failure() from error
+            await self._orders.send_all(line + b"\n")
+        except trio.BrokenResourceError:
+            await self._ended.wait()
+            raise self._failure() from None
 
     async def result(self, form: type[T]) -> T:
         """Wait for the end and return the result. Raises WorkerFailed."""
@@ -49,13 +52,28 @@ class Worker:
             raise self._failure()
         return msgspec.json.decode(bytes(self._output), type=form)
 
+    async def run(self, on_line: Callable[[str], Awaitable[None]]) -> None:
+        """Take what it says until it has nothing more to say."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, on_line)
+            nursery.start_soon(self._collect)
+        self._ended.set()
+
+    async def aclose(self) -> None:
+        """End it, if it has not ended."""
+        with trio.CancelScope(shield=True):
+            if self._process.poll() is None:
+                self._process.kill()
+            await self._process.wait()
+            for pipe in (self._orders, self._results, self._progress):
+                await pipe.aclose()
+
     def _failure(self) -> WorkerFailed:
         return WorkerFailed(f"{self._name} failed:\n" + "\n".join(self._said))
 
     async def _listen(self, on_line: Callable[[str], Awaitable[None]]) -> None:
-        assert self._process.stderr is not None
         rest = b""
-        async for data in self._process.stderr:
+        async for data in self._progress:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 text = line.decode(errors="replace")
@@ -63,15 +81,8 @@ class Worker:
                 await on_line(text)
 
     async def _collect(self) -> None:
-        assert self._process.stdout is not None
-        async for data in self._process.stdout:
+        async for data in self._results:
             self._output += data
-
-    async def _run(self, on_line: Callable[[str], Awaitable[None]]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, on_line)
-            nursery.start_soon(self._collect)
-        self._ended.set()
 
 
 @asynccontextmanager
@@ -82,19 +93,13 @@ async def worker(
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    started = Worker(command[0], process)
     try:
         async with trio.open_nursery() as nursery:
-            started = Worker(command[0], process)
-            nursery.start_soon(started._run, on_line)
+            nursery.start_soon(started.run, on_line)
             if plan is not None:
                 await started.tell(msgspec.json.encode(plan))
             yield started
             nursery.cancel_scope.cancel()
     finally:
-        with trio.CancelScope(shield=True):
-            if process.poll() is None:
-                process.kill()
-            await process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    await pipe.aclose()
+        await started.aclose()

@@ -61,7 +61,7 @@ def import_tenants(
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Add many tenants. Prints a JSON line for each as soon as it is added, with its API key: it is shown this once."""
+    """Add many tenants. Prints a JSON line for each that was added, with its API key: it is shown this once."""
     settings = settings_of(config, data_dir=data_dir).settings
 
     async def command() -> None:

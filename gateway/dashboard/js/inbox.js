@@ -57,10 +57,11 @@ export function foldRow(row, { version, event }) {
         last_status: outbound ? (event.status ?? null) : null, last_id: event.message_id,
       });
     }
+    case "message_completed":
     case "message_edited":
     case "message_revoked":
       if (row.last_id === undefined) return undefined;
-      if (row.last_id !== event.original_id) return next;
+      if (row.last_id !== (event.original_id ?? event.message_id)) return next;
       return Object.assign(next, { preview: event.type === "message_revoked" ? "[deleted]" : previewOf(event.content) });
     case "receipt_recorded":
       if (!row.last_outbound || rankOf(event.current) <= rankOf(row.last_status)) return next;

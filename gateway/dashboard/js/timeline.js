@@ -107,7 +107,7 @@ export class Timeline {
 
   #fold(frame, changed) {
     const { event, offset, recorded_at } = frame;
-    const target = this.#messages.get(event.type === "receipt_recorded" ? event.message_id : event.original_id);
+    const target = this.#messages.get(event.original_id ?? event.message_id);
     switch (event.type) {
       case "message_recorded":
         if (this.#messages.has(event.message_id)) return;
@@ -120,6 +120,9 @@ export class Timeline {
         changed.add(event.message_id);
         if (event.content.type === "reaction") changed.add(event.content.target);
         return;
+      case "message_completed":
+        if (target) target.content = event.content;
+        break;
       case "message_edited":
         if (target) Object.assign(target, { content: event.content, edited: true });
         break;

@@ -78,7 +78,7 @@ begin
 
     select jsonb_agg(jsonb_build_array(a.ordinality, 'fenced', a.partition))
     from unnest(appends) with ordinality a
-    left join partitions p on p.partition = a.partition and p.epoch = a.epoch
+    left join partitions p on p.partition = a.partition and p.owner = me
     where p.partition is null
     into more;
     refused := refused || coalesce(more, '[]');
