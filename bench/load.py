@@ -143,7 +143,7 @@ class Generator:
         while True:
             now = time.monotonic()
             if not measuring and now >= measured:
-                measuring, cpu = True, _cpu()
+                measuring, cpu = True, cpu_seconds()
                 _say(BEGIN)
             if now >= end:
                 break
@@ -163,7 +163,7 @@ class Generator:
                 except (_Broken, OSError):
                     self._replace(connection)
         ended = time.monotonic()
-        cpu = _cpu() - cpu
+        cpu = cpu_seconds() - cpu
         _say(END)
         self._finish(ended + FINISH_SECONDS, measured)
         return self._result(start, measured, min(ended, end), cpu)
@@ -308,7 +308,8 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
+    """Return the CPU time this process has used."""
     usage = getrusage(RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

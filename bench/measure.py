@@ -8,7 +8,6 @@ What a figure costs is counted as CPU time per operation: unlike rates and times
 
 import time
 from collections import Counter
-from functools import partial
 
 import msgspec
 import psutil
@@ -27,6 +26,9 @@ STORM = 0.25
 
 FASTEST = 20_000
 """Webhooks a second that are composed for a closed loop."""
+
+ITEMS = frozenset({"message_recorded", "receipt_recorded"})
+"""The events of which an item causes exactly one."""
 
 CHECKERS = 8
 """Feeds read at once."""
@@ -71,21 +73,32 @@ class Measured(msgspec.Struct, frozen=True):
         return [(second + 0.5, float(count)) for second, count in enumerate(self.result.per_second)]
 
 
+class Kept(msgspec.Struct):
+    """What became of all items (messages, receipts) that were sent. `acknowledged` ones must be stored, all of them once."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    stored: int = 0
+    lost: int = 0
+    repeated: int = 0
+
+
 class Load:
     """Load on one server, stretch by stretch; numbers go on from one to the next, so that no id comes twice."""
 
     def __init__(self, context: Context, server: Server, *, conversations: int) -> None:
+        self.kept = Kept()
         self._context = context
         self._server = server
         self._conversations = conversations
         self._next = 0
-        self._checked: dict[str, int] = {}
+        self._read_to = dict.fromkeys(server.keys, 0)
 
     async def begin(self) -> None:
         """Note where the feeds stand, so that only what comes from now on is checked."""
         if self._server.process is None:  # an own gateway's are empty
             for key in self._server.keys:
-                self._checked[key] = await self._server.head(key)
+                self._read_to[key] = await self._server.head(key)
 
     async def fill(self) -> None:
         """Write to every conversation once, unmeasured: later stretches meet conversations that exist."""
@@ -119,30 +132,129 @@ class Load:
         )
 
     async def _measure(self, plan: Plan) -> Measured:
-        samples: list[Usage] = []
-        others = _Others()
+        watch = _Watch(self._server)
 
         async def on_line(line: str) -> None:
-            if line in (load.BEGIN, load.END):
-                if (usage := self._server.usage()) is not None:
-                    samples.append(usage)
-                others.sample(usage)
+            if line == load.BEGIN:
+                watch.begin()
+            elif line == load.END:
+                watch.end()
             else:
                 seconds, _, answers = line.partition(" ")
-                self._context.progress(f"{float(seconds):.0f} s, {int(answers):,} webhooks acknowledged")
-
-        async def sample() -> None:
-            while True:
-                await trio.sleep(1.0)
-                if len(samples) > 0 and (usage := self._server.usage()) is not None:
-                    samples.append(usage)
+                self._context.progress(f"{float(seconds):.0f} s, {int(answers):,} webhooks answered")
 
         self._context.progress("composing webhooks")
-        async with trio.open_nursery() as nursery, worker("bench.load", plan=plan, on_line=on_line) as generator:
-            nursery.start_soon(sample)
+        async with worker("bench.load", plan=plan, on_line=on_line) as generator, trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
             result = await generator.result(Result)
             nursery.cancel_scope.cancel()
-        end = max((at for at, sampled in enumerate(samples) if sampled.at <= others.ended_at), default=-1)
         self._next = result.last * plan.work.batch
-        self._judge(plan, result, others)
-        return Measured(plan, result, samples[: end + 1])
+        self._judge(plan, result, watch)
+        await self._check(plan, result)
+        return Measured(plan, result, watch.samples)
+
+    def _judge(self, plan: Plan, result: Result, watch: "_Watch") -> None:
+        what = "at saturation" if plan.rate is None else f"at {plan.rate:,.0f}/s"
+        if result.limited and plan.seconds and plan.most != self._conversations:
+            self._context.note(f"The generator was the limit {what}: the server could have done more.")
+        if plan.rate is not None and result.per_second_mean < 0.98 * plan.rate:
+            self._context.note(
+                f"{what.capitalize()} only {result.per_second_mean:,.0f} webhooks a second were answered: the times are those of an overload."
+            )
+        if watch.others > STORM:
+            self._context.note(
+                f"Other programs used up to {watch.others:.1f} cores meanwhile: trust CPU per operation, not rates and times."
+            )
+        for status, count in sorted(result.answers.items()):
+            if status != 200:
+                self._context.note(f"{count:,} webhooks were answered {status} {what}.")
+        if result.broken:
+            self._context.note(f"{result.broken:,} connections broke {what}.")
+
+    async def _check(self, plan: Plan, result: Result) -> None:
+        """Compare what was acknowledged with what the tenants' feeds now have more than at the last check."""
+        self._context.progress("checking that all of it is stored")
+        stored: Counter[int] = Counter()
+        limit = trio.CapacityLimiter(CHECKERS)
+
+        async def read(key: str) -> None:
+            async with limit:
+                events = await self._server.feed(key, self._read_to[key])
+            if events:
+                self._read_to[key] = events[-1].offset
+            for event in events:
+                if event.kind in ITEMS and event.message_id is not None:
+                    item = item_of(event.message_id, plan.work.seed)
+                    if item is not None:
+                        stored[item] += 1
+
+        async with trio.open_nursery() as nursery:
+            for key in self._server.keys:
+                nursery.start_soon(read, key)
+        batch, refused = plan.work.batch, set(result.unacknowledged)
+        sent = range(plan.first * batch, result.last * batch)
+        acknowledged = [item for item in sent if item // batch not in refused]
+        lost = sum(item not in stored for item in acknowledged)
+        repeated = sum(count > 1 for count in stored.values())
+        kept = self.kept
+        kept.sent += len(sent)
+        kept.acknowledged += len(acknowledged)
+        kept.stored += len(stored)
+        kept.lost += lost
+        kept.repeated += repeated
+        if lost:
+            self._context.fail(f"{lost:,} acknowledged messages are not stored.")
+        if repeated:
+            self._context.fail(f"{repeated:,} messages are stored more than once.")
+        if strange := len(stored.keys() - set(sent)):
+            self._context.fail(f"{strange:,} messages came up only after an earlier stretch had been checked.")
+
+
+class _Watch:
+    """Looks at the server while it is loaded: exactly at the beginning and at the end, and once a second between."""
+
+    def __init__(self, server: Server) -> None:
+        self.samples: list[Usage] = []
+        self.others = 0.0
+        """Cores used by programs that have nothing to do with the measurement."""
+        self._server = server
+        self._measuring = False
+        self._began = (0.0, 0.0)
+
+    async def run(self) -> None:
+        """Take a sample every second."""
+        while True:
+            await trio.sleep(1.0)
+            if self._measuring:
+                self._sample()
+
+    def begin(self) -> None:
+        """Note that the measured time begins."""
+        self._measuring = True
+        self._sample()
+        self._began = time.monotonic(), self._strange_cpu()
+
+    def end(self) -> None:
+        """Note that the measured time ends."""
+        self._measuring = False
+        self._sample()
+        at, cpu = self._began
+        self.others = max(self._strange_cpu() - cpu, 0.0) / max(time.monotonic() - at, 1e-9)
+
+    def _sample(self) -> None:
+        usage = self._server.usage()
+        if usage is not None:
+            self.samples.append(usage)
+
+    def _strange_cpu(self) -> float:
+        """Return the CPU seconds of the whole machine that were not used by us, our children or the database."""
+        busy = psutil.cpu_times()
+        total = float(sum(busy) - busy.idle - getattr(busy, "iowait", 0.0) - getattr(busy, "guest", 0.0))
+        own = psutil.Process()
+        for process in (own, *own.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total -= times.user + times.system
+        return total - (self.samples[-1].database_cpu if self.samples else 0.0)

@@ -31,8 +31,8 @@ from gateway.listener.refusals import (
     Refusal,
 )
 
-METHODS = frozenset((b"GET", b"HEAD", b"POST", b"OPTIONS"))
-"""What a Handler is asked; other methods on its path are refused by the application's side."""
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"PATCH", b"DELETE"))
+"""What a Handler is asked, and refuses itself where it does not serve it; other methods on its path are refused by the application's side."""
 
 CHUNKED = -1
 """`Head.length` of a body whose end only the chunked coding tells."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-from store.contract import Routes, StoreRefused
+from store.contract import Routes, StoreError, StoreRefused
 from store.postgres import embedded
 from store.postgres.bridge import open_bridge
 from store.postgres.migrate import migrations
@@ -61,16 +61,28 @@ async def inspect(database_url: str | None, data_dir: Path) -> Facts:
         StoreRefused: the embedded server cannot run, or the address is none.
         StoreUnavailable: the database cannot be reached, or does not answer in time.
     """
+    escaped: Exception | None = None
+    facts = None
     async with AsyncExitStack() as stack:
-        url = database_url or await stack.enter_async_context(embedded.attach(data_dir, keep=False))
+        url = database_url
+        if url is None:
+            url = await stack.enter_async_context(embedded.attach(data_dir, keep=False))
         bridge = await stack.enter_async_context(open_bridge())
         link = Link(url, {"application_name": "parley doctor"})
         try:
-            return await bridge.run(link.run, _look)
+            facts = await bridge.run(link.run, _look)
         except (ValueError, asyncpg.InterfaceError) as error:
-            raise StoreRefused(f"the database's address cannot be used: {error}") from error
+            escaped = StoreRefused(f"the database's address cannot be used: {error}")
+        except asyncpg.PostgresError as error:
+            escaped = StoreRefused(f"the database does not let this user look: {error}")
+        except StoreError as error:
+            escaped = error  # carried out past the nurseries, which would wrap it in groups that say nothing
         finally:
             await bridge.run(link.close)
+    if escaped is not None:
+        raise escaped
+    assert facts is not None, "nothing escaped"  # noqa: S101
+    return facts
 
 
 async def _look(connection: Connection) -> Facts:

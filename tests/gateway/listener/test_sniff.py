@@ -135,7 +135,7 @@ def test_an_upgrade_to_a_socket(path: bytes) -> None:
         head(b"GET /HOOK HTTP/1.1"),
         head(b"GET http://example.org HTTP/1.1"),
         head(b"GET ftp://example.org/hook HTTP/1.1"),
-        head(b"DELETE /hook HTTP/1.1"),
+        head(b"TRACE /hook HTTP/1.1"),
         head(b"BREW /hook HTTP/1.1"),
         head(b"OPTIONS * HTTP/1.1"),
         head(b"CONNECT example.org:443 HTTP/1.1"),

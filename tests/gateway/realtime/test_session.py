@@ -46,6 +46,7 @@ class Ledger:
         self.away = False
         self.gate: trio.Event | None = None
         self.tries = 0
+        self.read_after: list[int] = []
 
     def commit(self, count: int = 1, body: bytes = b"{}") -> list[StoredEvent]:
         first = len(self.events) + 1
@@ -62,6 +63,7 @@ class Ledger:
 
     async def read_feed(self, tenant: str, *, after: int, limit: int = 100) -> list[StoredEvent]:
         await self._reach()
+        self.read_after.append(after)
         return self.events[after : after + limit]
 
     async def _reach(self) -> None:
@@ -280,7 +282,25 @@ async def test_an_interrupted_subscription_waits_for_a_store_that_is_away(
         world.ledger.away = False
         await trio.sleep(5)
         world.publish()
-    assert wire.seen == [Subscribed("one", 0), 1, 2]
+        assert wire.seen == [Subscribed("one", 0), 1, 2]
+        # The next time it begins with short pauses again.
+        world.ledger.away = True
+        world.ledger.commit()
+        world.feed.interrupt([TENANT])
+        await wait_all_tasks_blocked()
+        world.ledger.away = False
+        await trio.sleep(0.3)
+        assert wire.seen[3:] == [3]
+
+
+async def test_an_interrupted_filter_goes_on_from_the_head_and_not_from_its_last_event(world: World) -> None:
+    async with world.session() as (session, wire):
+        await ask(session, wire, Subscribe(("conversation:cnv_none",)))
+        world.publish(200)
+        world.ledger.read_after.clear()
+        world.feed.interrupt([TENANT])
+        await wait_all_tasks_blocked()
+        assert world.ledger.read_after == [200]
 
 
 async def test_a_catch_up_that_is_cut_off_goes_on_where_it_was(world: World, autojump_clock: MockClock) -> None:
