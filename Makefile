@@ -14,7 +14,8 @@ demo: $(STAMP)
 	$(BIN)/parley demo $(ARGS)
 
 test: check
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/python -m tests.support.tools
+	$(BIN)/pytest -q -m "not long" $(ARGS)
 
 # The long forms of the reliability tests; they take as long as they say.
 test-long: $(STAMP)

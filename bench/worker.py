@@ -52,6 +52,19 @@ class Worker:
             raise self._failure()
         return msgspec.json.decode(bytes(self._output), type=form)
 
+    async def wait_until(self, event: trio.Event) -> None:
+        """Wait for something the worker is about to say. Raises WorkerFailed if it ends without."""
+        async with trio.open_nursery() as nursery:
+
+            async def leave_when(reached: trio.Event) -> None:
+                await reached.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(leave_when, event)
+            nursery.start_soon(leave_when, self._ended)
+        if not event.is_set():
+            raise self._failure()
+
     async def run(self, on_line: Callable[[str], Awaitable[None]]) -> None:
         """Take what it says until it has nothing more to say."""
         async with trio.open_nursery() as nursery:

@@ -32,7 +32,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         default_factory=lambda: str(Path(_data_home()) / "parley")
     )
     database_url: Annotated[
-        str, Meta(description="PostgreSQL 15 or newer to use instead of the embedded one (also DATABASE_URL).")
+        str,
+        Meta(
+            description="PostgreSQL 15 or newer to use instead of the embedded one (also DATABASE_URL).",
+            pattern="^(postgres(ql)?://.*)?$",
+        ),
     ] = ""
     app_secret: Annotated[
         str, Meta(description="Secret of the platform's own Meta app, for endpoints that name none.")

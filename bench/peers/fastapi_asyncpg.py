@@ -62,11 +62,17 @@ sio = socketio.AsyncServer(async_mode="asgi")
 
 
 @sio.event
-async def subscribe(sid: str, request: dict[str, Any]) -> dict[str, str]:
+async def connect(sid: str, environ: dict[str, Any], auth: object) -> None:
+    """Greet, as docs/realtime.md has it, so that the same dashboard can follow every peer."""
+    await sio.emit("welcome", {"protocol": 1}, to=sid)
+
+
+@sio.event
+async def subscribe(sid: str, request: dict[str, Any]) -> dict[str, Any]:
     """Follow topics."""
     for topic in request["topics"]:
         await sio.enter_room(sid, topic)
-    return {"type": "subscribed"}
+    return {"type": "subscribed", "offset": 0}
 
 
 @app.post("/webhooks/whatsapp")

@@ -1,7 +1,8 @@
 // What both Node peers share: the webhook's route, its signature, its items, the table, and Socket.IO.
 //
 // Settings (environment): PORT, APP_SECRET, DATABASE_URL, WORKERS (processes; 1 if not set), POOL (connections a process; 10, as pg's own default).
-// One process is what a machine of two cores wants here: the load, PostgreSQL and the kernel take the second one. WORKERS=2 shows the other choice.
+// On two cores it is not plain that a second process helps, for the load and PostgreSQL want a core as well: the scenario tries both.
+// The realtime side speaks just enough of docs/realtime.md for the same dashboard to follow every peer.
 
 import cluster from "node:cluster";
 import { createHmac, timingSafeEqual } from "node:crypto";
@@ -96,8 +97,9 @@ export async function serve(accept) {
   io.on("connection", (socket) => {
     socket.on("subscribe", ({ topics }, answer) => {
       socket.join(topics);
-      answer({ type: "subscribed" });
+      answer({ type: "subscribed", offset: 0 });
     });
+    socket.emit("welcome", { protocol: 1 });
   });
   server.listen(PORT, "127.0.0.1");
 }

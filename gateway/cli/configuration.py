@@ -1,5 +1,7 @@
 """`parley config`: every setting, its value, where it comes from and what it means."""
 
+from rich.text import Text
+
 from gateway.cli.context import Config, Json, print_json, print_table, settings_of
 
 
@@ -12,7 +14,12 @@ def config(config: Config = None, json: Json = False) -> None:
         print_table(
             ["setting", "value", "from", "meaning"],
             [
-                (row.environment, row.value, row.source, f"{row.meaning} [dim](default {row.default!r})[/]")
+                (
+                    row.environment,
+                    row.value,
+                    row.source,
+                    Text.assemble(row.meaning, (f" (default {row.default!r})", "dim")),
+                )
                 for row in rows
             ],
         )

@@ -14,7 +14,9 @@ import msgspec
 import trio
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gateway.config import ConfigError, Loaded, Settings, load
 from store.contract import StoreError
@@ -43,7 +45,7 @@ def settings_of(config: str | None, **overrides: Any) -> Loaded:
 
 def stop(message: str, *, code: int = 1) -> NoReturn:
     """End the command with a message on standard error."""
-    err.print(f"[bold red]parley:[/] {message}", markup=True)
+    err.print(f"[bold red]parley:[/] {escape(message)}")
     raise typer.Exit(code)
 
 
@@ -103,7 +105,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any] | Seque
     out.print(table)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
+    """Return a value as it is: what people wrote may look like markup and is none."""
+    if isinstance(value, Text):
+        return value
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        return Text(", ".join(map(str, value)))
+    return Text("" if value is None else str(value))

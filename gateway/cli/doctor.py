@@ -123,15 +123,14 @@ def configuration(file: str | None, **overrides: object) -> tuple[Loaded | None,
 
 
 def python() -> Finding:
-    """Is this Python new enough?"""
-    version = platform.python_version()
-    if platform.python_version_tuple() < ("3", "11"):  # pragma: no cover - such a Python would not get here
-        return Finding("python", "fail", f"Python {version}", "Install Python 3.11 or newer.")
-    return Finding("python", "ok", f"{platform.python_implementation()} {version} on {platform.machine()}")
+    """Say which Python this is; an older one than Parley needs could not have installed it."""
+    return Finding(
+        "python", "ok", f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}"
+    )
 
 
 def libraries(distribution: str = "parley-gateway") -> Finding:
-    """Is everything installed that the package names?"""
+    """Check that everything is installed that the package names."""
     found, missing = [], []
     for requirement in importlib.metadata.requires(distribution) or ():
         if "extra ==" in requirement:
@@ -150,7 +149,7 @@ def libraries(distribution: str = "parley-gateway") -> Finding:
 def machine(settings: Settings) -> Iterator[Finding]:
     """Check everything outside the database."""
     if not settings.database_url:
-        yield from data_directory(Path(settings.data_dir).expanduser())
+        yield from data_directory(Path(settings.data_dir))
     yield open_files(settings.connections, *resource.getrlimit(resource.RLIMIT_NOFILE))
     yield port_free(settings)
     if settings.tls_certificate:
@@ -158,7 +157,7 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 
 def data_directory(path: Path) -> Iterator[Finding]:
-    """Can the embedded database live there, and has it room?"""
+    """Check that the embedded database can live in `path` and has room."""
     there = path
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -199,7 +198,7 @@ def open_files(connections: int, soft: int, hard: int) -> Finding:
 
 
 def port_free(settings: Settings) -> Finding:
-    """Can the port be opened; if not, who has it?"""
+    """Try to open the port; if it is taken, find out by whom."""
     host, port = settings.host, settings.port
     if port == 0:
         return Finding("port", "ok", f"a free one on {host} is picked at the start")
@@ -216,7 +215,9 @@ def port_free(settings: Settings) -> Finding:
         if error.errno == errno.EADDRINUSE:
             return _taken(settings)
         if error.errno == errno.EACCES:
-            remedy = "Ports below 1024 need a privilege (CAP_NET_BIND_SERVICE). Use PARLEY_PORT=8080 behind a proxy instead."
+            remedy = (
+                "Ports below 1024 need a privilege (CAP_NET_BIND_SERVICE). Use PARLEY_PORT=8080 behind a proxy instead."
+            )
             return Finding("port", "fail", f"this user may not open port {port}", remedy)
         remedy = "Set PARLEY_HOST to an address of this machine; 0.0.0.0 takes all of them."
         return Finding("port", "fail", f"{host}:{port}: {error.strerror}", remedy)
@@ -254,8 +255,10 @@ def _is_parley(settings: Settings) -> bool:
 
 
 def certificate(chain: Path, key: Path, now: datetime) -> Finding:
-    """Can the certificate be served, and for how long?"""
-    remedy = "Set PARLEY_TLS_CERTIFICATE and PARLEY_TLS_KEY to PEM files that belong together and that this user may read."
+    """Check that the certificate can be served with the key, and for how long."""
+    remedy = (
+        "Set PARLEY_TLS_CERTIFICATE and PARLEY_TLS_KEY to PEM files that belong together and that this user may read."
+    )
     try:
         first = x509.load_pem_x509_certificates(chain.read_bytes())[0]
         key.read_bytes()
@@ -268,10 +271,14 @@ def certificate(chain: Path, key: Path, now: datetime) -> Finding:
     except ValueError as error:
         return Finding("TLS certificate", "fail", f"{chain} is no PEM certificate: {error}", remedy)
     ends = first.not_valid_after_utc
-    renew = "Renew it, put the new files in place and restart: Meta does not deliver to an address with a bad certificate."
+    renew = (
+        "Renew it, put the new files in place and restart: Meta does not deliver to an address with a bad certificate."
+    )
     if now < first.not_valid_before_utc:
         clock = "Check this machine's clock; else have the certificate issued again."
-        return Finding("TLS certificate", "fail", f"not valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M}", clock)
+        return Finding(
+            "TLS certificate", "fail", f"not valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M}", clock
+        )
     if now > ends:
         return Finding("TLS certificate", "fail", f"expired on {ends:%Y-%m-%d %H:%M} UTC", renew)
     days = (ends - now).days
@@ -288,10 +295,11 @@ async def database(settings: Settings) -> list[Finding]:
     try:
         facts = await inspect(settings.database_url or None, Path(settings.data_dir))
     except StoreError as error:
-        where = "DATABASE_URL" if settings.database_url else "The log is in the data directory, postgres/log. PARLEY_DATA_DIR"
-        remedy = f"{where}: check host, port, user, password and database name, and that the server runs."
-        if not settings.database_url:
-            remedy = f"Its own log is in {settings.data_dir}/postgres/log and says why."
+        remedy = (
+            "Check host, port, user, password and database name of DATABASE_URL, and that the server runs."
+            if settings.database_url
+            else f"The server's own log says why: {settings.data_dir}/postgres/log."
+        )
         return [Finding("database", "fail", str(error), remedy)]
     findings = list(judge(facts, time.time()))
     if facts.routes is not None:
@@ -357,7 +365,9 @@ def _round_trip(seconds: float) -> Finding:
     remedy = "Put the gateway next to its database: every webhook waits for about three round trips."
     if seconds > HOPELESS_ROUND_TRIP:
         return Finding("round trip", "fail", found, remedy)
-    return Finding("round trip", "warn" if seconds > SLOW_ROUND_TRIP else "ok", found, remedy * (seconds > SLOW_ROUND_TRIP))
+    if seconds > SLOW_ROUND_TRIP:
+        return Finding("round trip", "warn", found, remedy)
+    return Finding("round trip", "ok", found)
 
 
 def _clock(facts: Facts, now: float) -> Finding:
@@ -378,7 +388,7 @@ def _clock(facts: Facts, now: float) -> Finding:
 
 
 def endpoints(routes: Routes, settings: Settings) -> Finding:
-    """Can every endpoint's webhooks be verified, and its callback address be registered?"""
+    """Check that every endpoint's webhooks can be verified, and its callback address be registered."""
     if not routes.endpoints:
         return Finding("endpoints", "warn", "no tenants yet", "`parley tenant add --help` shows how to add one.")
 
@@ -399,4 +409,6 @@ def endpoints(routes: Routes, settings: Settings) -> Finding:
             "Without a secret every webhook is refused (401), without a token Meta cannot verify the address. Set the platform's own: "
             "PARLEY_APP_SECRET and PARLEY_VERIFY_TOKEN.",
         )
-    return Finding("endpoints", "ok", f"{len(routes.endpoints)} of {len(routes.tenants)} tenants, with secret and token")
+    return Finding(
+        "endpoints", "ok", f"{len(routes.endpoints)} of {len(routes.tenants)} tenants, with secret and token"
+    )

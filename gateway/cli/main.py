@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.bench import bench
 from gateway.cli.configuration import config
 from gateway.cli.demo import demo
+from gateway.cli.doctor import doctor
 from gateway.cli.migrate import migrate
+from gateway.cli.quarantine import quarantine
 from gateway.cli.serve import serve
 from gateway.cli.simulate import simulate
 from gateway.cli.tenants import key, tenant
@@ -22,9 +25,12 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(simulate)
+app.command()(bench)
 app.command()(migrate)
 app.add_typer(tenant, name="tenant")
 app.add_typer(key, name="key")
+app.add_typer(quarantine, name="quarantine")
+app.command()(doctor)
 app.command()(config)
 
 

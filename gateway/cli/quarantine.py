@@ -1,11 +1,11 @@
 """`parley quarantine`: what was kept aside because this release could not take it, for the operator: also what belongs to no tenant."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.context import Config, DataDir, Failed, Json, beside, out, print_json, print_table, run, settings_of
+from gateway.cli.context import Config, DataDir, Json, beside, out, print_json, print_table, run, settings_of
 from gateway.cli.tenants import find_tenant
 from store.contract import QuarantineEntry
 
@@ -39,7 +39,7 @@ def list_quarantine(
                     break
                 entries += page
         slugs = {each.id: each.slug for each in routes.tenants}
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "id": entry.id,
                 "at": entry.at,
@@ -55,10 +55,11 @@ def list_quarantine(
         if json:
             print_json(rows)
         elif rows:
-            shown = [{**row, "at": moment(row["at"]), "payload": row["payload"][:SHOWN]} for row in rows]
-            print_table(["id", "at", "reason", "tenant", "detail", "payload"], [
-                [row[name] for name in ("id", "at", "reason", "tenant", "detail", "payload")] for row in shown
-            ])
+            columns = ["id", "at", "reason", "tenant", "detail", "payload"]
+            for row in rows:
+                row["at"] = f"{datetime.fromtimestamp(row['at'] / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+                row["payload"] = row["payload"][:SHOWN]
+            print_table(columns, [[row[name] for name in columns] for row in rows])
         else:
             out.print("Nothing is in quarantine.")
 

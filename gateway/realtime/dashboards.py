@@ -21,7 +21,6 @@ import msgspec
 import trio
 
 from gateway.http import Frame
-from gateway.realtime import CloseCode
 from gateway.realtime.handshake import presented_key
 from gateway.realtime.session import Answer, Identity, SessionRefused, Sessions
 from gateway.realtime.socketio import ConnectRefused, Disconnected, Event, NamespaceHandler, Socket, event_frame
@@ -61,11 +60,11 @@ class _SocketIOLink:
             self.send(Refused(frames.REFUSED_UNAUTHENTICATED, reason))
             self._socket.disconnect()
         else:
-            self._socket.close(CloseCode(code), reason)
+            self._socket.close(code, reason)
 
     @property
     def queued_bytes(self) -> int:
-        return self._socket._session.outbox.statistics().queued_bytes
+        return self._socket.queued_bytes
 
     def answer_to(self, event: Event) -> Answer:
         """Return what takes the answer to `event`."""

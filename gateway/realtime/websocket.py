@@ -102,12 +102,13 @@ class _SocketLink:
 
     @property
     def queued_bytes(self) -> int:
-        return self._outbox.statistics().queued_bytes
+        return self._outbox.held_bytes
 
     async def write(self, ws: WebSocket, beat: _Beat) -> None:
         """Write what is queued until the link is closed and all of it written. Raises SocketClosed."""
         busy_until = 0.0
-        while batch := await self._outbox.drain():
+        # What has gathered is taken without a trip round the scheduler; nothing gathers unless others had their turn.
+        while batch := self._outbox.drain_nowait() or await self._outbox.drain():
             await ws.send_frames(batch)
             now = trio.current_time()
             if now < busy_until and len(batch) < BEAT_BATCH:

@@ -1,12 +1,10 @@
 """Node's own socket.io-client against our transport, on real sockets.
 
-Needs node and npm; the client is installed once into `build/node` under the project root. Without them, or without a
-registry to install from, these tests are skipped with one line that says so.
+See `tests.support.tools` for where the client comes from.
 """
 
 import functools
 import json
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,32 +16,17 @@ import trio
 
 from gateway.realtime.engine import EngineSettings
 from tests.support import socketio_echo
+from tests.support.tools import node_script
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).parent / "node"
-CACHE = Path(__file__).parents[2] / "build" / "node"
 TRANSPORTS = ["polling,websocket", "websocket", "polling"]
 
 
 @pytest.fixture(scope="session")
 def client_script() -> Path:
-    """Install socket.io-client where it is not yet, and return the script that drives it."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("Node's socket.io-client is not tested: node or npm is missing")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    wanted = (SOURCE / "package.json").read_text()
-    stamp = CACHE / "installed.json"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        shutil.copy(SOURCE / "package.json", CACHE)
-        install = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(install, cwd=CACHE, capture_output=True, text=True, timeout=100, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"Node's socket.io-client is not tested: npm install failed: {done.stderr.strip()[-200:]}")
-        stamp.write_text(wanted)
-    shutil.copy(SOURCE / "client.mjs", CACHE)  # next to node_modules, where imports are looked up
-    return CACHE / "client.mjs"
+    """The script that drives Node's client."""
+    return node_script("client.mjs")
 
 
 class NodeClient:

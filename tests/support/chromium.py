@@ -6,8 +6,6 @@ The protocol: https://chromedevtools.github.io/devtools-protocol/ (domains Targe
 
 import base64
 import json
-import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -16,11 +14,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 import trio_websocket
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from tests.support.tools import chromium
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -38,24 +36,6 @@ FLAGS = (
 MAX_MESSAGE = 64 * 1024 * 1024  # a screenshot comes as one message
 LAUNCH_SECONDS = 30.0
 WAIT_SECONDS = 15.0
-
-
-def chromium_path() -> str:
-    """Return Chromium's path; install it where apt-get may; else skip the test, saying why."""
-    for name in NAMES:
-        if found := shutil.which(name):
-            return found
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        done = subprocess.run(
-            ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "fonts-noto-color-emoji"],
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        if done.returncode == 0 and (found := shutil.which("chromium")):
-            return found
-    pytest.skip("no Chromium on this machine and it cannot be installed here: apt-get install chromium")
 
 
 class DevToolsError(Exception):
@@ -246,7 +226,7 @@ class Browser:
 @contextmanager
 def running_chromium() -> Iterator[str]:
     """Run a Chromium on a new empty profile, for as many tests as like; yields its DevTools address."""
-    path = chromium_path()
+    path = chromium()
     with tempfile.TemporaryDirectory(prefix="parley-chromium-", ignore_cleanup_errors=True) as profile:
         said = Path(profile, "stderr")
         with said.open("wb") as stderr:

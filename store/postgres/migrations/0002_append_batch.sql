@@ -78,7 +78,7 @@ begin
 
     select jsonb_agg(jsonb_build_array(a.ordinality, 'fenced', a.partition))
     from unnest(appends) with ordinality a
-    left join partitions p on p.partition = a.partition and p.owner = me
+    left join partitions p on p.partition = a.partition and p.epoch = a.epoch and p.owner = me
     where p.partition is null
     into more;
     refused := refused || coalesce(more, '[]');
@@ -169,7 +169,7 @@ begin
         content = coalesce(excluded.content, m.content),
         context = coalesce(excluded.context, m.context),
         author = coalesce(excluded.author, m.author),
-        status = greatest(excluded.status, m.status),
+        status = excluded.status,
         status_at = case when excluded.status > m.status then excluded.status_at else m.status_at end,
         problems = coalesce(excluded.problems, m.problems),
         edited = excluded.edited or m.edited,
