@@ -4,7 +4,7 @@ Owns following one tenant's feed over thousands of connections at next to no cos
 what server it is, nor when anything was sent: a sample says *message n arrived at t*, and whoever knows the schedule makes a time of it.
 
 It says `ready` on standard error when all follow. The order `until <offset>` on standard input makes it wait until every dashboard has that offset
-(or DRAIN_SECONDS have passed) and answer.
+(or nothing has come for QUIET_SECONDS) and answer.
 
 Each dashboard is a plain non-blocking socket: a frame is recognised by its length and its first bytes and looked into only if it is one of the
 sample. Server frames by RFC 6455 section 5.2; requests by docs/realtime.md.
@@ -32,7 +32,9 @@ Transport = Literal["websocket", "socketio"]
 AT_ONCE = 64
 """Connections being opened at a time: a listener's backlog is no part of the measurement."""
 CONNECT_SECONDS = 120.0
-DRAIN_SECONDS = 15.0
+QUIET_SECONDS = 5.0
+"""What has not come when nothing at all came for so long is lost."""
+DRAIN_SECONDS = 120.0
 RECEIVE_BYTES = 1 << 18
 BUCKETS = 10
 """Counts are kept by so many parts of a second."""
@@ -55,9 +57,9 @@ class DashboardPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the dashboards saw.
 
-    `items[i]` arrived at `arrivals[i]` (`time.monotonic()`), for the sample. `buckets` are events by parts of a second (BUCKETS), from
-    `began_at` on. `lost` and `repeated` compare each dashboard that stayed with the offsets it should have been sent; `closed`
-    ones are those that the server put out, by code (0: without one).
+    `items[i]` arrived at `arrivals[i]` (`time.monotonic()`), for the sample. `buckets` are events by parts of a second (BUCKETS) from
+    `began_at` on, and `cpu` what this process had used by each. `lost` and `repeated` compare each dashboard that stayed with the
+    offsets it should have been sent; `closed` ones are those that the server put out, by code (0: without one).
     """
 
     dashboards: int
@@ -70,13 +72,20 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     arrivals: list[float]
     began_at: float
     buckets: list[int]
+    cpu: list[float]
     bytes_received: int
-    cpu_seconds: float
 
-    def between(self, begin: float, end: float) -> int:
-        """Return how many events arrived in a time of `time.monotonic()`."""
-        first, last = (round((at - self.began_at) * BUCKETS) for at in (begin, end))
-        return sum(self.buckets[max(first, 0) : max(last, 0)])
+    def events_between(self, begin: float, end: float) -> list[int]:
+        """Return the buckets of a time of `time.monotonic()`."""
+        return self.buckets[self._bucket(begin) : self._bucket(end)]
+
+    def cpu_between(self, begin: float, end: float) -> float:
+        """Return the CPU seconds that this process used in a time of `time.monotonic()`."""
+        found = self.cpu[self._bucket(begin) : self._bucket(end) + 1]
+        return found[-1] - found[0] if found else 0.0
+
+    def _bucket(self, at: float) -> int:
+        return max(round((at - self.began_at) * BUCKETS), 0)
 
 
 class _Dashboard:
@@ -116,6 +125,7 @@ class Dashboards:
         self._items, self._arrivals = array.array("q"), array.array("d")
         self._began_at = time.monotonic()
         self._buckets = [0]
+        self._cpu = [0.0]
 
     def connect(self) -> None:
         """Open all dashboards, and return when each follows or was refused."""
@@ -141,18 +151,22 @@ class Dashboards:
     def follow(self) -> Seen:
         """Take events until told the last offset, and then until everyone has it."""
         self._selector.register(sys.stdin, selectors.EVENT_READ, None)
-        cpu = cpu_seconds()
         while not self._turn(1.0):
             pass
-        cpu = cpu_seconds() - cpu
         order = sys.stdin.readline().split()
         if len(order) != 2 or order[0] != "until":
             raise SystemExit("the order is: until OFFSET")
         until = int(order[1])
         self._selector.unregister(sys.stdin)
         deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline and any(each.base + each.events < until for each in self._open):
+        heard, events = time.monotonic(), self._events
+        while any(each.base + each.events < until for each in self._open):
             self._turn(0.1)
+            now = time.monotonic()
+            if self._events > events:
+                heard, events = now, self._events
+            if now > deadline or now - heard > QUIET_SECONDS:
+                break
         missing = [until - each.base - each.events for each in self._open]
         return Seen(
             dashboards=self._ready,
@@ -165,8 +179,8 @@ class Dashboards:
             arrivals=self._arrivals.tolist(),
             began_at=self._began_at,
             buckets=self._buckets,
+            cpu=self._cpu,
             bytes_received=self._bytes,
-            cpu_seconds=cpu,
         )
 
     def _start(self, number: int) -> None:
@@ -247,7 +261,9 @@ class Dashboards:
             self._events += events
             bucket = int((now - self._began_at) * BUCKETS)
             if bucket >= len(self._buckets):
-                self._buckets.extend([0] * (bucket + 1 - len(self._buckets)))
+                more = bucket + 1 - len(self._buckets)
+                self._buckets.extend([0] * more)
+                self._cpu.extend([cpu_seconds()] * more)
             self._buckets[bucket] += events
         return data[at:]
 

@@ -11,7 +11,7 @@ import msgspec
 import trio
 from hdrh.histogram import HdrHistogram
 
-from bench.dashboards import DashboardPlan, Seen, Transport
+from bench.dashboards import BUCKETS, DashboardPlan, Seen, Transport
 from bench.load import BUSY, LONGEST_US
 from bench.measure import Measured
 from bench.scenario import Context
@@ -20,14 +20,22 @@ from bench.worker import Worker, worker
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What came of a stretch of load at the dashboards: events in its measured time, and the sample's times as HdrHistogram's text."""
+    """What came of a stretch of load at the dashboards.
+
+    `events` arrived in its measured time, `per_bucket` by parts of a second (`dashboards.BUCKETS`). The times are the sample's, in microseconds, from
+    when a webhook was due until its event arrived; `histogram` is HdrHistogram's text.
+    """
 
     events: int
-    sampled: int
+    per_bucket: list[int]
     histogram: str
     p50_us: int
     p99_us: int
     max_us: int
+
+    def throughput(self) -> list[tuple[float, float]]:
+        """Return events a second over the measured time, for a plot."""
+        return [((at + 0.5) / BUCKETS, float(count * BUCKETS)) for at, count in enumerate(self.per_bucket)]
 
 
 class Following:
@@ -81,8 +89,8 @@ async def following(
         yield followers[0]
 
 
-def delivered(measured: Measured, seen: Seen) -> Delivered:
-    """Return the times from when a webhook was due until its event arrived, for those due in the measured time of an open loop."""
+def delivered(context: Context, measured: Measured, seen: Seen) -> Delivered:
+    """Return what came of an open loop at the dashboards. Notes it when their process, not the gateway, was the limit."""
     plan, result = measured.plan, measured.result
     if plan.rate is None:
         raise ValueError("a closed loop has no due times")
@@ -93,17 +101,17 @@ def delivered(measured: Measured, seen: Seen) -> Delivered:
             due = result.started_at + (item // plan.work.batch - plan.first) / plan.rate
             if due >= result.begun_at:
                 histogram.record_value(min(max(int((arrival - due) * 1e6), 1), LONGEST_US))
+    end = result.begun_at + result.seconds
+    if seen.cpu_between(result.begun_at, end) > BUSY * result.seconds:
+        context.note(
+            f"The process of the {seen.dashboards:,} dashboards was the limit at {plan.rate:,.0f}/s: their times contain its own waiting."
+        )
+    per_bucket = seen.events_between(result.begun_at, end)
     return Delivered(
-        events=seen.between(result.begun_at, result.begun_at + result.seconds),
-        sampled=histogram.get_total_count(),
+        events=sum(per_bucket),
+        per_bucket=per_bucket,
         histogram=histogram.encode().decode(),
         p50_us=histogram.get_value_at_percentile(50),
         p99_us=histogram.get_value_at_percentile(99),
         max_us=histogram.get_max_value(),
     )
-
-
-def note_busy(context: Context, seen: Seen, seconds: float) -> None:
-    """Note it when the dashboards' process, not the gateway, was the limit."""
-    if seen.cpu_seconds > BUSY * seconds:
-        context.note("The dashboards' process was the limit: arrival times are too long by its own waiting.")

@@ -3,7 +3,8 @@
 Owns sending at a rate or to saturation, and honest times. Must not know what server it loads, nor what is in a request.
 
 Open loop (`rate`): request n is due at start + n / rate whether or not earlier ones are answered, and its time counts from when it was due, so a
-server that stalls is charged for everything that had to wait (no coordinated omission). Closed loop (`rate` None): each connection sends its next
+server that stalls is charged for everything that had to wait (no coordinated omission). What is answered within the measured time counts, and what is
+on its way at its end, with the time it takes in the end. Closed loop (`rate` None): each connection sends its next
 request when the last is answered; that finds the saturation and says nothing of times at lower rates.
 
 It speaks HTTP/1.1 over plain non-blocking sockets and epoll, because a generator that shares two cores with what it measures must cost
@@ -12,6 +13,7 @@ little: about 15 µs a request. It reports its own CPU, and `limited` when it, n
 
 import array
 import gc
+import math
 import selectors
 import socket
 import sys
@@ -55,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, within the measured time. Times in microseconds; `histogram` is HdrHistogram's own base64 text.
 
+    `answers` and `per_second` are what was answered before its end. `overdue` requests were due by then and could not be sent yet, because all
+    connections were waiting: they have no time, and more than a few of them mean an overload.
     `sent_ever` and `acknowledged_ever` include warm-up: what a checker has to find. `last` is the number after the last request sent,
     `unacknowledged` are the numbers of those that were sent and not answered with 200.
     """
@@ -62,6 +66,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     answers: dict[int, int]
     per_second: list[int]
+    overdue: int
     histogram: str
     p50_us: int
     p90_us: int
@@ -124,7 +129,8 @@ class Generator:
         self._answers: Counter[int] = Counter()
         self._ever: Counter[int] = Counter()
         self._times = array.array("q")
-        self._moments = array.array("d")
+        self._per_second = [0] * (int(plan.seconds) + 1)
+        self._ended = math.inf
         self._broken = 0
         self._unacknowledged: list[int] = []
         gc.freeze()  # a collection walks everything composed, and would be charged to the server
@@ -162,11 +168,12 @@ class Generator:
                         self._read(connection, measured)
                 except (_Broken, OSError):
                     self._replace(connection)
-        ended = time.monotonic()
+        ended = min(time.monotonic(), end)
+        self._ended = ended
         cpu = cpu_seconds() - cpu
         _say(END)
         self._finish(ended + FINISH_SECONDS, measured)
-        return self._result(start, measured, min(ended, end), cpu)
+        return self._result(start, measured, cpu)
 
     def _open(self) -> _Connection:
         connection = _Connection(self._address)
@@ -225,10 +232,11 @@ class Generator:
         self._ever[status] += 1
         if status != 200:
             self._unacknowledged.append(connection.number)
-        if connection.due >= measured:
-            self._answers[status] += 1
+        if now >= measured:
             self._times.append(int((now - connection.due) * 1e6))
-            self._moments.append(now - measured)
+            if now < self._ended:
+                self._answers[status] += 1
+                self._per_second[min(int(now - measured), len(self._per_second) - 1)] += 1
         self._in_flight -= 1
         if b"onnection: close" in buffer[:head]:
             self._close(connection)
@@ -263,19 +271,18 @@ class Generator:
         waiting = (key.data for key in self._selector.get_map().values())
         self._unacknowledged += [each.number for each in waiting if id(each) not in idle]
 
-    def _result(self, start: float, measured: float, end: float, cpu: float) -> Result:
+    def _result(self, start: float, measured: float, cpu: float) -> Result:
         histogram = HdrHistogram(1, LONGEST_US, 3)
         for value in self._times:
             histogram.record_value(min(max(value, 1), LONGEST_US))
-        seconds = max(end - measured, 1e-9)
-        per_second = [0] * (int(seconds) + 1)
-        for moment in self._moments:
-            if moment < len(per_second):
-                per_second[int(moment)] += 1
+        seconds = max(self._ended - measured, 1e-9)
+        rate = self.plan.rate
+        due = 0 if rate is None else min(int((self._ended - start) * rate), len(self._requests))
         return Result(
             seconds=seconds,
             answers=dict(self._answers),
-            per_second=per_second[: int(seconds)],
+            per_second=self._per_second[: int(seconds)],
+            overdue=max(due - self._next, 0),
             histogram=histogram.encode().decode(),
             p50_us=histogram.get_value_at_percentile(50),
             p90_us=histogram.get_value_at_percentile(90),

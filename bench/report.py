@@ -1,38 +1,37 @@
 """A run's findings for people at a terminal."""
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.scenario import Machine, Report
 
+WIDE = 150
+"""Columns of a terminal from which on the meanings are shown beside the figures."""
 
-def render(report: Report) -> RenderableType:
-    """Return the findings as a table, with what a reader has to know below it."""
+
+def show(report: Report, console: Console) -> None:
+    """Print the findings as a table, with what a reader has to know below it."""
+    wide = console.width >= WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
-    table.add_column("meaning", style="dim", overflow="fold")
+    if wide:
+        table.add_column("meaning", style="dim", overflow="fold")
     for key, value in report.outcome.metrics.items():
         unit, meaning = report.meanings[key]
-        table.add_row(key, number(value), unit, meaning)
-    parts: list[RenderableType] = [
-        Text(f"{report.scenario}: {report.about}", style="bold"),
-        Text(describe(report.machine), style="dim"),
-        Text(),
-        table,
-    ]
+        table.add_row(key, number(value), unit, *([meaning] if wide else []))
+    console.print(Text(f"{report.scenario}: {report.about}", style="bold"))
+    console.print(Text(describe(report.machine), style="dim"))
+    console.print()
+    console.print(table, soft_wrap=False)
     if report.outcome.notes or report.outcome.failures:
-        parts.append(Text())
-    parts += [Text(f"• {note}", style="yellow") for note in report.outcome.notes]
-    parts += [Text(f"✗ {failure}", style="bold red") for failure in report.outcome.failures]
-    return Group(*parts)
-
-
-def show(report: Report, console: Console) -> None:
-    """Print the findings."""
-    console.print(render(report))
+        console.print()
+    for note in report.outcome.notes:
+        console.print(Text(f"• {note}", style="yellow"))
+    for failure in report.outcome.failures:
+        console.print(Text(f"✗ {failure}", style="bold red"))
 
 
 def describe(machine: Machine) -> str:

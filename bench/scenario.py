@@ -17,6 +17,9 @@ from bench.simulators.world import SimTenant
 
 GIB = 1024**3
 
+DISTURBED = 0.25
+"""Cores used by other programs beyond which a note warns."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the user may choose. `seconds` are those of each measured stretch, `warmup` those before it.
@@ -107,6 +110,8 @@ class Context:
         self.deployment = deployment
         self.outcome = Outcome()
         self.postgresql: str | None = None
+        self.others = 0.0
+        """The most cores that programs which have nothing to do with the measurement used during a stretch of it."""
         self._say = say
         self._stage = ""
         self._first = 0
@@ -184,16 +189,14 @@ async def run(
         raise ValueError(f"{name} measures a gateway of its own; it cannot be pointed at a deployment")
     with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as directory:
         context = Context(settings, Path(directory), say, deployment)
-        load_before = os.getloadavg()[0]
         await scenario.run(context)
     outcome = context.outcome
     if unknown := outcome.metrics.keys() - scenario.metrics.keys():
         raise ValueError(f"{name} reports metrics it does not declare: {', '.join(sorted(unknown))}")
     machine = this_machine(context.postgresql)
-    if load_before > machine.cores / 2:
+    if context.others > DISTURBED:
         context.note(
-            f"The machine was busy before the run began (load average {load_before:.1f} on {machine.cores} cores): "
-            "trust CPU per operation, not rates and times."
+            f"Other programs used up to {context.others:.1f} of {machine.cores} cores meanwhile: trust CPU per operation, not rates and times."
         )
     if settings.quick:
         context.note("Quick form: it shows that everything works and is far too short to measure by.")

@@ -32,11 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         default_factory=lambda: str(Path(_data_home()) / "parley")
     )
     database_url: Annotated[
-        str,
-        Meta(
-            description="PostgreSQL 15 or newer to use instead of the embedded one (also DATABASE_URL).",
-            pattern="^(postgres(ql)?://.*)?$",
-        ),
+        str, Meta(description="PostgreSQL 15 or newer to use instead of the embedded one (also DATABASE_URL).")
     ] = ""
     app_secret: Annotated[
         str, Meta(description="Secret of the platform's own Meta app, for endpoints that name none.")
@@ -162,6 +158,8 @@ def load(
     settings = _convert(values, sources)
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise ConfigError("tls_certificate and tls_key go together: set both or neither")
+    if settings.database_url and not settings.database_url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(f"database_url from {sources['database_url']}: an address begins with postgresql://")
     return Loaded(settings, sources)
 
 

@@ -134,7 +134,7 @@ class Node:
                 "/socket.io/": self.socketio.http,
             },
             sockets={
-                "/ws": dashboard_socket(self.sessions, origins=origins),
+                "/ws": dashboard_socket(self.sessions, origins=origins, max_queue_bytes=settings.socket_queue_bytes),
                 "/socket.io/": self.socketio.websocket,
             },
             app=cast(AsgiApp, app),  # Quart types its ASGI events more closely than a server of any application can

@@ -85,7 +85,7 @@ def presented_key(headers: Headers) -> str | None:
             scheme, _, credentials = value.partition(b" ")
             if scheme.lower() == b"bearer":  # another scheme is some proxy's affair
                 shown.add(credentials.strip())
-    return shown.pop().decode("latin-1") if len(shown) == 1 else None
+    return (shown.pop().decode("latin-1") or None) if len(shown) == 1 else None
 
 
 class _Table:

@@ -63,6 +63,10 @@ class Contender:
         """Count the messages and receipts that are committed; None if it does not store."""
         return await self._database.count() if self._database is not None else None
 
+    async def offset(self) -> int:
+        """Return the number of the newest event a dashboard is sent; peers send one for each item stored, and number them by it."""
+        return await self.stored() or 0
+
 
 class Database:
     """A data directory's PostgreSQL. `counted` is the SQL condition and table of the rows that are one item each."""
@@ -88,10 +92,9 @@ async def database(data_dir: Path, counted: str = "events") -> AsyncIterator[Dat
     """Run the PostgreSQL of a directory, or share it with a gateway that runs it."""
     command = [sys.executable, "-m", "gateway.cli.bench_parts", "database", str(data_dir)]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
+    url = b""
     try:
-        url = b""
-        while not url.endswith(b"\n"):
+        while process.stdout is not None and not url.endswith(b"\n"):
             more = await process.stdout.receive_some()
             if not more:
                 raise PeerFailed(f"PostgreSQL in {data_dir} did not start")
@@ -102,7 +105,7 @@ async def database(data_dir: Path, counted: str = "events") -> AsyncIterator[Dat
 
 
 class Start(Protocol):
-    """Starts a peer in a directory, with so many processes."""
+    """Starts a contender in a directory that exists, with so many processes."""
 
     def __call__(self, directory: Path, workers: int = 1) -> AbstractAsyncContextManager[Contender]:
         """Run it for as long as the block lasts. Raises Missing and PeerFailed."""
@@ -111,7 +114,7 @@ class Start(Protocol):
 @asynccontextmanager
 async def express_pg(directory: Path, workers: int = 1) -> AsyncIterator[Contender]:
     """Express + pg + Socket.IO."""
-    command = install.node("express_pg.mjs")
+    command = await trio.to_thread.run_sync(install.node, "express_pg.mjs")
     async with database(directory / "data") as store, _peer(command, directory, store, workers) as (url, pid):
         yield Contender(url, BUSINESS, "", [pid], store)
 
@@ -119,7 +122,7 @@ async def express_pg(directory: Path, workers: int = 1) -> AsyncIterator[Contend
 @asynccontextmanager
 async def express_bullmq(directory: Path, workers: int = 1) -> AsyncIterator[Contender]:
     """Express + BullMQ + Redis, which writes its file once a second as BullMQ's own advice for production has it."""
-    command = install.node("express_bullmq.mjs")
+    command = await trio.to_thread.run_sync(install.node, "express_bullmq.mjs")
     redis = install.program("redis-server", "redis-server")
     path = str(directory / "redis.sock")
     options = [*("--port", "0", "--unixsocket", path, "--dir", str(directory)), *("--save", "")]
@@ -135,7 +138,7 @@ async def express_bullmq(directory: Path, workers: int = 1) -> AsyncIterator[Con
 @asynccontextmanager
 async def fastapi_asyncpg(directory: Path, workers: int = 1) -> AsyncIterator[Contender]:
     """FastAPI + asyncpg + python-socketio; always one process, see there."""
-    command = install.python("fastapi_asyncpg.py")
+    command = await trio.to_thread.run_sync(install.python, "fastapi_asyncpg.py")
     async with database(directory / "data") as store, _peer(command, directory, store, workers) as (url, pid):
         yield Contender(url, BUSINESS, "", [pid], store)
 
@@ -207,7 +210,8 @@ async def _listens(process: trio.Process, port: int, log: Path) -> None:
             else:
                 await stream.aclose()
                 return
-    raise PeerFailed(f"{log.name} of a peer that did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    said = await trio.Path(log).read_text(errors="replace")
+    raise PeerFailed(f"a peer did not start:\n{said[-2000:]}")
 
 
 def _free_port() -> int:

@@ -19,7 +19,7 @@ from bench.scenario import run as run_scenario
 from bench.scenarios import SCENARIOS
 from bench.simulators.simulate import parse_tenant
 from bench.worker import WorkerFailed
-from gateway.cli.context import Failed, err, out, print_table, run
+from gateway.cli.context import Failed, err, leaves, out, print_table, run
 
 SECONDS, WARMUP = 10.0, 2.0
 QUICK_SECONDS, QUICK_WARMUP = 1.0, 0.5
@@ -75,7 +75,7 @@ def bench(
             with progress() as say:
                 found = await run_scenario(scenario, SCENARIOS[scenario], settings, deployment=deployment, say=say)
         except* (GatewayFailed, WorkerFailed) as group:
-            raise Failed(str(group.exceptions[0])) from group
+            raise Failed(str(leaves(group)[0])) from group
         _put_out(found, json, report)
         if found.outcome.failures:
             raise Failed("; ".join(found.outcome.failures))

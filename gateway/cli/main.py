@@ -11,6 +11,7 @@ from gateway.cli.demo import demo
 from gateway.cli.doctor import doctor
 from gateway.cli.migrate import migrate
 from gateway.cli.quarantine import quarantine
+from gateway.cli.replay import replay
 from gateway.cli.serve import serve
 from gateway.cli.simulate import simulate
 from gateway.cli.tenants import key, tenant
@@ -31,6 +32,7 @@ app.add_typer(tenant, name="tenant")
 app.add_typer(key, name="key")
 app.add_typer(quarantine, name="quarantine")
 app.command()(doctor)
+app.command()(replay)
 app.command()(config)
 
 

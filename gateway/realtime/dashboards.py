@@ -21,9 +21,9 @@ import msgspec
 import trio
 
 from gateway.http import Frame
-from gateway.realtime.handshake import presented_key
 from gateway.realtime.session import Answer, Identity, SessionRefused, Sessions
 from gateway.realtime.socketio import ConnectRefused, Disconnected, Event, NamespaceHandler, Socket, event_frame
+from gateway.routing import presented_key
 from protocol import frames
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Refused, ServerFrame, read_request
@@ -106,7 +106,7 @@ def dashboard_namespace(sessions: Sessions) -> NamespaceHandler:
 
 async def _identify(socket: Socket, sessions: Sessions) -> Identity:
     """Find out who asks. Raises ConnectRefused."""
-    token = socket.auth.get("token", presented_key(socket.request))
+    token = socket.auth.get("token", presented_key(socket.request.headers))
     identity = None
     if isinstance(token, str):
         try:

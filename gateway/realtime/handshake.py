@@ -1,24 +1,6 @@
-"""What an opening request says about who asks: the API key it shows, and the page it comes from.
-
-Owns the reading of those headers. Must not know what a key is good for.
-"""
+"""From which page an opening request comes, and whether that page may. Must not know keys (`gateway.routing`)."""
 
 from gateway.http import Request
-
-
-def presented_key(request: Request) -> str | None:
-    """Return the API key in `Authorization: Bearer KEY` or `x-api-key: KEY`, None where there is neither.
-
-    A header sent twice shows no key: two readers might each believe another one.
-    """
-    bearer = request.header_values(b"authorization")
-    plain = request.header_values(b"x-api-key")
-    if len(bearer) + len(plain) != 1:
-        return None
-    if plain:
-        return plain[0].strip().decode("latin-1") or None
-    scheme, _, key = bearer[0].partition(b" ")
-    return key.strip().decode("latin-1") or None if scheme.lower() == b"bearer" else None
 
 
 def origin_allowed(request: Request, origins: frozenset[str]) -> bool:

@@ -22,9 +22,10 @@ import trio
 
 from gateway.http import Frame, Response, SocketClosed, SocketHandler, WebSocket
 from gateway.listener.refusals import Refusal
-from gateway.realtime.handshake import origin_allowed, presented_key
-from gateway.realtime.outbox import Outbox
+from gateway.realtime.handshake import origin_allowed
+from gateway.realtime.outbox import DEFAULT_MAX_BYTES, Outbox
 from gateway.realtime.session import Identity, Session, SessionRefused, Sessions
+from gateway.routing import presented_key
 from protocol import frames
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Authenticate, ClientFrame, ServerFrame, decode_client
@@ -73,11 +74,11 @@ class _SocketLink:
 
     encode: Callable[[bytes], Frame] = staticmethod(event_message)
 
-    def __init__(self) -> None:
+    def __init__(self, max_queue_bytes: int) -> None:
         self.code = 1000
         self.reason = ""
         self.scope = trio.CancelScope()
-        self._outbox: Outbox[Frame] = Outbox()
+        self._outbox: Outbox[Frame] = Outbox(max_queue_bytes)
         self._closing = False
 
     def push(self, frame: Frame) -> bool:
@@ -116,8 +117,14 @@ class _SocketLink:
             busy_until = now + 2 * BEAT_SECONDS
 
 
-def dashboard_socket(sessions: Sessions, *, origins: frozenset[str] = frozenset()) -> SocketHandler:
-    """Return the handler of `/ws`. `origins` are those allowed beside the gateway's own (`https://inbox.example`; `*`: any)."""
+def dashboard_socket(
+    sessions: Sessions, *, origins: frozenset[str] = frozenset(), max_queue_bytes: int = DEFAULT_MAX_BYTES
+) -> SocketHandler:
+    """Return the handler of `/ws`.
+
+    `origins` are those allowed beside the gateway's own (`https://inbox.example`; `*`: any). A client for which more than
+    `max_queue_bytes` wait is closed; with less than the default, resuming from a full ring may do that.
+    """
     beat = _Beat()
 
     async def serve(ws: WebSocket) -> None:
@@ -126,7 +133,7 @@ def dashboard_socket(sessions: Sessions, *, origins: frozenset[str] = frozenset(
             await ws.reject(identity)
             return
         await ws.accept()
-        link = _SocketLink()
+        link = _SocketLink(max_queue_bytes)
         try:
             async with sessions.open(link) as session:
                 if identity is not None:
@@ -149,7 +156,7 @@ async def _admit(ws: WebSocket, sessions: Sessions, origins: frozenset[str]) -> 
     """Judge the opening request. None: it may go on, and has to show its key in the first frame."""
     if not origin_allowed(ws.request, origins):
         return _FOREIGN_ORIGIN.response()
-    key = presented_key(ws.request)
+    key = presented_key(ws.request.headers)
     if key is None:
         return None
     try:

@@ -37,6 +37,7 @@ from store.postgres.check import check
 from store.postgres.coalesce import Coalescer
 from store.postgres.find_conversations import Key, find_conversations
 from store.postgres.find_messages import find_messages
+from store.postgres.find_recorded import find_recorded
 from store.postgres.load_streams import load_streams
 from store.postgres.migrate import migrate
 from store.postgres.partitions import make_partitions
@@ -122,6 +123,10 @@ class PostgresStore:
     async def find_messages(self, tenant: str, message_ids: Sequence[str]) -> list[MessageStatus]:
         """Look messages up."""
         return await self._bridge.run(self._pool.run, find_messages, tenant, message_ids)
+
+    async def find_recorded(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return those of `keys` that were ever recorded; for tools, not part of the contract."""
+        return await self._bridge.run(self._pool.run, find_recorded, keys)
 
     async def list_conversations(
         self,

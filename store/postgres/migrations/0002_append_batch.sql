@@ -60,7 +60,7 @@ begin
     -- Heads and dedupe keys are written as they are checked: what cannot be written is refused. Nobody else moves a head of these tenants now.
     with done as (
         update streams s set version = a.version from unnest(appends) a
-        where s.stream = a.stream and s.version = a.expected and a.expected > 0
+        where s.stream = a.stream and a.expected > 0
         returning s.stream
     )
     select array_agg(stream) from done into moved;
@@ -169,7 +169,7 @@ begin
         content = coalesce(excluded.content, m.content),
         context = coalesce(excluded.context, m.context),
         author = coalesce(excluded.author, m.author),
-        status = excluded.status,
+        status = greatest(excluded.status, m.status),
         status_at = case when excluded.status > m.status then excluded.status_at else m.status_at end,
         problems = coalesce(excluded.problems, m.problems),
         edited = excluded.edited or m.edited,

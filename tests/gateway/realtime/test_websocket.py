@@ -137,7 +137,7 @@ async def test_while_keys_cannot_be_checked_it_says_so(gateway: Gateway, nursery
     [
         ((b"authorization", b"Basic pk_alice"),),
         ((b"authorization", b"Bearer pk_alice"), (b"authorization", b"Bearer pk_bob")),
-        ((b"authorization", b"Bearer pk_alice"), (b"x-api-key", b"pk_alice")),
+        ((b"authorization", b"Bearer pk_alice"), (b"x-api-key", b"pk_bob")),
         ((b"x-api-key", b""),),
         ((b"authorization", b"Bearer "),),
         (),
