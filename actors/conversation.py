@@ -10,6 +10,7 @@ forgetting it:
 * `Duplicate`: some items were recorded before. They are answered as such, the rest is decided anew.
 * `VersionConflict`, or an append whose outcome is unknown: the state is read again first.
 * `AliasTaken`: an id of the contact leads elsewhere. Everything goes back to be routed again.
+* `Unstorable`: a crash, so that the runtime singles out the item that cannot be stored and quarantines it.
 * `Fenced`: another process owns the conversation. The senders are told; this one may not continue.
 
 Dedupe ids of recent items are remembered so that a provider's repetition does not cost a refused commit; the database decides.
@@ -31,6 +32,7 @@ from actors.ports import (
     Deliver,
     Moved,
     NotOwner,
+    NotStorable,
     Recorded,
     Relearner,
     Surrender,
@@ -52,6 +54,7 @@ from store.contract import (
     RawWebhook,
     Store,
     StoreUnavailable,
+    Unstorable,
     VersionConflict,
 )
 from supervisor import Actor, Envelope, MailboxLimits
@@ -146,6 +149,8 @@ class Conversation(Actor):
                     for envelope in envelopes:
                         envelope.answer(Moved(elsewhere, external_id))
                     return
+                case Unstorable(reason=reason):
+                    raise NotStorable(reason)
                 case Fenced(partition=partition):
                     self._known = False
                     for envelope in envelopes:

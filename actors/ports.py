@@ -110,5 +110,9 @@ class Contended(Exception):
     retryable = True
 
 
+class NotStorable(Exception):
+    """What an actor would record is refused by the database for ever. Raised in a turn: the runtime finds the message and quarantines it."""
+
+
 RECORDED = Recorded()
 DUPLICATE = Recorded(duplicate=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from actors.conversation import LIMITS, Conversation
 from actors.journal import Journal
-from actors.ports import DUPLICATE, RECORDED, Contended, NewId, Notice, NotOwner, Quarantined, Relearner
+from actors.ports import DUPLICATE, RECORDED, Contended, NewId, Notice, NotOwner, NotStorable, Quarantined, Relearner
 from protocol.events import NoticeRecorded, encode, kind_of
 from protocol.ids import QUARANTINED
 from store.contract import (
@@ -20,6 +20,7 @@ from store.contract import (
     QuarantineEntry,
     Store,
     StoreUnavailable,
+    Unstorable,
 )
 from supervisor import Actor, ActorPool, ChildSpec, Envelope, Intensity, MailboxLimits, Restart, Strategy, Supervisor
 
@@ -62,6 +63,8 @@ class TenantStream(Actor):
                         return
                     case Duplicate(keys=keys):
                         known.update(keys)
+                    case Unstorable(reason=reason):
+                        raise NotStorable(reason)
                     case Fenced(partition=partition):
                         raise NotOwner(f"partition {partition} has another owner")
                     case _:

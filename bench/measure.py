@@ -103,9 +103,9 @@ class Load:
             for key in self._server.keys:
                 self._read_to[key] = await self._server.head(key)
 
-    async def fill(self) -> None:
-        """Write to every conversation once, unmeasured: later stretches meet conversations that exist."""
-        await self.closed(seconds=FILL_SECONDS, warmup=0.0, most=self._conversations)
+    async def fill(self, rounds: int = 1, *, batch: int = 1) -> None:
+        """Write to every conversation, unmeasured: later stretches meet conversations that exist. With several tenants `batch` must be 1."""
+        await self.closed(seconds=FILL_SECONDS, warmup=0.0, batch=batch, most=self._conversations * rounds // batch)
 
     async def closed(
         self, *, seconds: float | None = None, warmup: float | None = None, batch: int = 1, most: int | None = None

@@ -332,7 +332,11 @@ class MemoryStore:
         rows = sorted(db.quarantine.values(), key=lambda row: (row.at, row.id), reverse=True)
         if before is not None:
             seen = db.quarantine.get(before)
-            rows = [] if seen is None else [row for row in rows if (row.at, row.id) < (seen.at, seen.id)]
+            rows = (
+                []
+                if seen is None or tenant not in (None, seen.tenant)
+                else [row for row in rows if (row.at, row.id) < (seen.at, seen.id)]
+            )
         return [row for row in rows if tenant is None or row.tenant == tenant][:limit]
 
     async def load_routes(self) -> Routes:

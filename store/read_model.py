@@ -12,9 +12,12 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 def combine(earlier: MessageWrite, later: MessageWrite) -> MessageWrite:
     """Return the one write that does what `earlier` and then `later` would do to a message.
 
-    What is present replaces what was; `status` only grows, and takes its time along; `edited` and `revoked` stay once true.
+    What is present replaces what was; `status` only grows, and takes its time along; `edited` and `revoked` stay once true. An edit may come
+    before the message it edits: the original wording then does not replace it.
     """
     grew = later.status > earlier.status
+    if earlier.edited and not later.edited and earlier.content is not None:
+        later = replace(later, kind=earlier.kind, content=earlier.content)
     return MessageWrite(
         message_id=later.message_id,
         status=later.status if grew else earlier.status,

@@ -19,11 +19,12 @@ docs/benchmarks.md and run its quick form in tests/bench. What there is to build
 """
 
 from bench.scenario import Scenario
-from bench.scenarios import end_to_end, fan_out, ingest, peers
+from bench.scenarios import actors, end_to_end, fan_out, ingest, peers
 
 SCENARIOS: dict[str, Scenario] = {
     "ingest": Scenario(ingest.ABOUT, ingest.METRICS, ingest.run),
     "end-to-end": Scenario(end_to_end.ABOUT, end_to_end.METRICS, end_to_end.run),
     "fan-out": Scenario(fan_out.ABOUT, fan_out.METRICS, fan_out.run),
     "peers": Scenario(peers.ABOUT, peers.METRICS, peers.run, targets=False),
+    "actors": Scenario(actors.ABOUT, actors.METRICS, actors.run, targets=False),
 }

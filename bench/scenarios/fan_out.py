@@ -16,7 +16,8 @@ ABOUT = "1 tenant, 500 to 10,000 dashboards, 50 and 200 events/s, WebSocket and 
 
 DASHBOARDS = (500, 2000, 10_000)
 RATES = (50, 200)
-TRANSPORTS: tuple[Transport, ...] = ("websocket", "socketio")
+NAMES: dict[Transport, str] = {"websocket": "WebSocket", "socketio": "Socket.IO"}
+TRANSPORTS = tuple(NAMES)
 QUICK_DASHBOARDS = (20,)
 QUICK_RATES = (40,)
 CONVERSATIONS = 500
@@ -39,9 +40,13 @@ class Form(NamedTuple):
         """How its metrics end."""
         return f"_{self.transport}_{self.dashboards}_at_{self.rate}"
 
+    @property
+    def load(self) -> str:
+        """How many at which rate."""
+        return f"{self.dashboards:,} dashboards, {self.rate}/s"
+
     def __str__(self) -> str:
-        name = "WebSocket" if self.transport == "websocket" else "Socket.IO"
-        return f"{name}, {self.dashboards:,} dashboards, {self.rate}/s"
+        return f"{NAMES[self.transport]}, {self.load}"
 
 
 def forms(dashboards: tuple[int, ...], rates: tuple[int, ...]) -> list[Form]:
@@ -126,13 +131,21 @@ def _report(context: Context, form: Form, measured: Measured, seen: Seen) -> Del
 
 
 def plots(found: dict[Form, tuple[Measured, Delivered]]) -> list[Plot]:
-    """Draw times and cost of all combinations."""
+    """Draw times and throughput by transport, and the cost of all combinations."""
     cost: dict[str, dict[str, float]] = {}
     for form, (measured, times) in found.items():
         if measured.samples and times.events:
             cost[str(form)] = {"gateway": measured.gateway_cpu / times.events * 1e6}
-    return [
-        Latencies("Delivery times by percentile", {str(form): times.histogram for form, (_, times) in found.items()}),
-        Bars("CPU time of the gateway per delivered event", "µs", cost),
-        Timeline("Delivered events", "events/s", {str(form): times.throughput() for form, (_, times) in found.items()}),
-    ]
+    drawn: list[Plot] = [Bars("CPU time of the gateway per delivered event", "µs", cost)]
+    for transport in TRANSPORTS:
+        of = {form: times for form, (_, times) in found.items() if form.transport == transport}
+        name = NAMES[transport]
+        drawn += [
+            Latencies(
+                f"Delivery times by percentile, {name}", {form.load: each.histogram for form, each in of.items()}
+            ),
+            Timeline(
+                f"Delivered events, {name}", "events/s", {form.load: each.throughput() for form, each in of.items()}
+            ),
+        ]
+    return drawn

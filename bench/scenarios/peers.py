@@ -39,8 +39,7 @@ ABOUT = "Parley beside Express + pg, Express + BullMQ, FastAPI + asyncpg, and a 
 
 ROUNDS = 5
 CONVERSATIONS = 10_000
-FASTEST = 25_000
-"""Webhooks a second that are composed for a contender that has not been loaded yet."""
+QUICK_CONVERSATIONS = 500
 PATIENCE_SECONDS = 30.0
 """How long a queue may make no progress before what it holds counts as lost."""
 
@@ -103,36 +102,46 @@ class Loaded:
         self.turns: list[Turn] = []
         self._context = context
         self._contender = contender
-        self._per_s = float(FASTEST)
+        self._conversations = QUICK_CONVERSATIONS if context.settings.quick else CONVERSATIONS
+        self._per_s = 0.0
+
+    async def fill(self) -> None:
+        """Write to every conversation once, unmeasured: turns meet conversations that exist, and code that is warm."""
+        await self._load(seconds=600.0, most=self._conversations)
 
     async def take_turn(self, seconds: float) -> Turn:
         """Load it to saturation, wait until it has stored everything, and return the figures."""
-        settings, contender = self._context.settings, self._contender
-        plan = Plan(
-            url=contender.webhooks,
-            work=Work((contender.business,), conversations=CONVERSATIONS, seed=settings.seed),
-            seconds=seconds,
-            warmup=0.0,
-            first=self.sent,
-            most=int(self._per_s * seconds) + 1000,
-        )
-        before = contender.cpu()
-        async with worker("bench.load", plan=plan, on_line=_ignore) as generator:
-            result = await generator.result(Result)
-        self.sent += result.sent_ever
-        self.acknowledged += result.acknowledged_ever
-        await self._settled()
+        before = self._contender.cpu()
+        result = await self._load(seconds, most=int(self._per_s * seconds) + 1000)
         took = time.monotonic() - result.begun_at
-        after = contender.cpu()
+        after = self._contender.cpu()
         self._judge(result)
         count = max(result.acknowledged_ever, 1)
-        self._per_s = max(2 * result.per_second_mean, 1000.0)  # twice what it did is enough the next time
         return Turn(
             result.per_second_mean,
             count / took,
             (after.server - before.server) / count * 1e6,
             (after.database - before.database) / count * 1e6,
         )
+
+    async def _load(self, seconds: float, most: int) -> Result:
+        plan = Plan(
+            url=self._contender.webhooks,
+            work=Work((self._contender.business,), conversations=self._conversations, seed=self._context.settings.seed),
+            seconds=seconds,
+            warmup=0.0,
+            first=self.sent,
+            most=most,
+        )
+        async with worker("bench.load", plan=plan, on_line=_ignore) as generator:
+            result = await generator.result(Result)
+        self.sent += result.sent_ever
+        self.acknowledged += result.acknowledged_ever
+        self._per_s = max(
+            2 * result.per_second_mean, 1000.0
+        )  # twice what it just did is enough to compose for the next time
+        await self._settled()
+        return result
 
     async def _settled(self) -> None:
         """Wait until all that was acknowledged is stored, or nothing has been for a long time."""
@@ -196,8 +205,8 @@ async def run(context: Context) -> None:
         context.outcome.metrics["missing_peers"] = len(PEERS) + 1 - len(contenders)
         loaded = [each for each, _ in contenders.values()]
         for each in loaded:
-            context.stage(f"warming up {each.name}")
-            await each.take_turn(max(settings.warmup, 0.5))
+            context.stage(f"writing to the conversations of {each.name}")
+            await each.fill()
         rounds = 2 if settings.quick else ROUNDS
         for number in range(1, rounds + 1):
             for each in loaded:
@@ -224,7 +233,7 @@ async def _workers(context: Context, name: str, start: Start) -> int:
         context.stage(f"trying {name} with {workers} processes")
         async with start(_directory(context), workers) as contender:
             trial = Loaded(context, name, contender)
-            await trial.take_turn(max(context.settings.warmup, 1.0))
+            await trial.fill()
             speed[workers] = (await trial.take_turn(context.settings.seconds / 2)).stored_per_s
     best = max(speed, key=lambda each: speed[each])
     tried = ", ".join(f"{count:,.0f} with {workers}" for workers, count in speed.items())

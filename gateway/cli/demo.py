@@ -76,7 +76,7 @@ def demo(
             )
             await with_traffic(node, options)
 
-    run(command)
+    run(command, interrupted=0)
 
 
 async def demo_tenant(store: PostgresStore) -> tuple[SimTenant, str]:

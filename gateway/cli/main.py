@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.bench import bench
+from gateway.cli.bench_actors import bench_actors
 from gateway.cli.configuration import config
 from gateway.cli.demo import demo
 from gateway.cli.doctor import doctor
@@ -27,6 +28,7 @@ app.command()(serve)
 app.command()(demo)
 app.command()(simulate)
 app.command()(bench)
+app.command(hidden=True)(bench_actors)
 app.command()(migrate)
 app.add_typer(tenant, name="tenant")
 app.add_typer(key, name="key")

@@ -37,7 +37,7 @@ def serve(
         async with serving(settings, take_over=take_over) as (node, _):
             await stopped_by_signal(node)
 
-    run(command)
+    run(command, interrupted=0)
 
 
 @asynccontextmanager

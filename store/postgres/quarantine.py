@@ -12,7 +12,7 @@ async def list_quarantine(
         """
         select id, at, reason, detail, payload, tenant, webhook, stream from quarantine
         where ($1::text is null or tenant = $1)
-          and ($2::text is null or (at, id) < (select at, id from quarantine where id = $2))
+          and ($2::text is null or (at, id) < (select at, id from quarantine where id = $2 and ($1::text is null or tenant = $1)))
         order by at desc, id desc limit $3
         """,
         tenant,

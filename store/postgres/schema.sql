@@ -344,8 +344,9 @@ begin
         recorded_at = coalesce(excluded.recorded_at, m.recorded_at),
         outbound = coalesce(excluded.outbound, m.outbound),
         origin = coalesce(excluded.origin, m.origin),
-        kind = coalesce(excluded.kind, m.kind),
-        content = coalesce(excluded.content, m.content),
+        kind = case when m.edited and not excluded.edited then coalesce(m.kind, excluded.kind) else coalesce(excluded.kind, m.kind) end,
+        content = case when m.edited and not excluded.edited then coalesce(m.content, excluded.content)
+                       else coalesce(excluded.content, m.content) end,
         context = coalesce(excluded.context, m.context),
         author = coalesce(excluded.author, m.author),
         status = greatest(excluded.status, m.status),

@@ -1,6 +1,8 @@
 """From webhook to committed events on a store in memory: ACK-AFTER-COMMIT, EFFECTIVELY-ONCE, SINGLE-WRITER, merges, crashes."""
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +20,7 @@ from protocol.events import (
     decode,
 )
 from protocol.machines import conversation as machine
-from store.contract import StoreUnavailable
+from store.contract import Append, Outcome, StoreUnavailable, Unstorable
 from store.memory import MemoryDatabase, MemoryStore
 from tests.support.spine import NUMBER, TENANT, Spine, add_tenants, change, contact, echo, spine, status, text, webhook
 
@@ -348,3 +350,22 @@ async def test_a_name_is_learnt_and_changes_the_list(autojump_clock: MockClock) 
         await made.post(webhook(change([text("wamid.2")], contacts=[contact(name="Mira K.")])))
         assert list(await rows(made)) == ["Mira K."]
         assert any(isinstance(event, ContactIdentified) for event in await made.decoded())
+
+
+async def test_an_item_that_no_database_takes_is_quarantined_and_its_siblings_are_not(
+    autojump_clock: MockClock,
+) -> None:
+    async with spine() as made:
+        real = made.store.append_batch
+
+        async def picky(appends: Sequence[Append], **more: Any) -> list[Outcome]:
+            if any(b"wamid.BAD" in event.body for append in appends for event in append.events):
+                return [Unstorable("a number beyond 64 bits") for _ in appends]
+            return await real(appends, **more)
+
+        made.store.append_batch = picky  # type: ignore[method-assign,assignment]
+        items = [text("wamid.1"), text("wamid.BAD"), text("wamid.2")]
+        assert (await made.post(webhook(change(items, contacts=[contact()])))).status == 200
+        assert await rows(made) == {"Mira": ("wamid.1", "wamid.2")}
+        [entry] = await made.store.list_quarantine(tenant=TENANT)
+        assert (entry.reason, entry.detail) == ("crashed", "NotStorable: a number beyond 64 bits")

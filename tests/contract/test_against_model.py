@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from store.contract import (
@@ -200,7 +200,10 @@ def test_memory(script: list[Any]) -> None:
 @pytest.mark.slow
 @given(script=scripts)
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes here, and memory's test shrinks
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_postgres(script: list[Any], postgres_url: str) -> None:
     trio.run(follow, lambda: PostgresWorld(postgres_url), script)

@@ -221,3 +221,16 @@ async def test_absorbing_moves_the_thread_and_keeps_its_order(store: Store, epoc
     merged = await store.get_conversation(TENANT, "x")
     assert merged is not None
     assert merged.merged_into == "y"
+
+
+async def test_an_edit_that_comes_before_its_message_is_not_undone_by_it(store: Store, epoch: int) -> None:
+    edit = MessageWrite("m", kind="text", content=b"edited", edited=True)
+    await store.append_batch([append("s", 0, epoch=epoch, messages=(edit,), conversation=conversation())], at=AT)
+    await store.append_batch([append("s", 1, epoch=epoch, messages=(message("m", content=b"original"),))], at=AT)
+    await store.append_batch([append("t", 0, 2, epoch=epoch, messages=(edit, message("n", 2, content=b"x")))], at=AT)
+    [row] = await store.list_messages(TENANT, "s")
+    assert (row.content, row.edited) == (b"edited", True)
+    both = (edit, message("m", content=b"original"))
+    await store.append_batch([append("u", 0, 2, epoch=epoch, messages=both, conversation=conversation())], at=AT)
+    [row] = await store.list_messages(TENANT, "u")
+    assert row.content == b"edited"

@@ -60,7 +60,7 @@ begin
     -- Heads and dedupe keys are written as they are checked: what cannot be written is refused. Nobody else moves a head of these tenants now.
     with done as (
         update streams s set version = a.version from unnest(appends) a
-        where s.stream = a.stream and a.expected > 0
+        where s.stream = a.stream and s.version = a.expected and a.expected > 0
         returning s.stream
     )
     select array_agg(stream) from done into moved;
@@ -165,8 +165,9 @@ begin
         recorded_at = coalesce(excluded.recorded_at, m.recorded_at),
         outbound = coalesce(excluded.outbound, m.outbound),
         origin = coalesce(excluded.origin, m.origin),
-        kind = coalesce(excluded.kind, m.kind),
-        content = coalesce(excluded.content, m.content),
+        kind = case when m.edited and not excluded.edited then coalesce(m.kind, excluded.kind) else coalesce(excluded.kind, m.kind) end,
+        content = case when m.edited and not excluded.edited then coalesce(m.content, excluded.content)
+                       else coalesce(excluded.content, m.content) end,
         context = coalesce(excluded.context, m.context),
         author = coalesce(excluded.author, m.author),
         status = greatest(excluded.status, m.status),
