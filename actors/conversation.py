@@ -4,8 +4,8 @@ Owns the state of one conversation while it is resident, and the turn: receive â
 webhook, a provider or a socket is; what is decided is `protocol.machines.conversation`'s.
 
 Theory of operation. A turn takes up to TURN envelopes. Each is decided on the state the one before it led to; all their events are one
-append with the version the turn began at. The state becomes the turn's only when the append stands, so a refused turn costs nothing but
-forgetting it:
+append with the version the turn began at. While the journal commits it, the turn is suspended: waiting costs no task. The state
+becomes the turn's only when the append stands, so a refused turn costs nothing but forgetting it:
 
 * `Duplicate`: some items were recorded before. They are answered as such, the rest is decided anew.
 * `VersionConflict`, or an append whose outcome is unknown: the state is read again first.
@@ -51,13 +51,13 @@ from store.contract import (
     Duplicate,
     Fenced,
     NewEvent,
+    Outcome,
     RawWebhook,
     Store,
     StoreUnavailable,
     Unstorable,
-    VersionConflict,
 )
-from supervisor import Actor, Envelope, MailboxLimits
+from supervisor import Actor, Envelope, GoOn, MailboxLimits, Refused, Suspension, Undelivered
 
 TURN = 64
 """Envelopes decided in one turn: a batched webhook or a burst of receipts is one append, and no turn grows without bound."""
@@ -99,7 +99,19 @@ class _Turn:
 class Conversation(Actor):
     """One conversation. Envelopes carry `Deliver`, `Surrender` or `TakeOver`."""
 
-    __slots__ = ("_journal", "_known", "_relearner", "_seen", "_state", "_store", "_tenant", "_version", "id")
+    __slots__ = (
+        "_decisions",
+        "_journal",
+        "_known",
+        "_relearner",
+        "_seen",
+        "_state",
+        "_store",
+        "_tenant",
+        "_turn",
+        "_version",
+        "id",
+    )
 
     batch = TURN
 
@@ -113,52 +125,77 @@ class Conversation(Actor):
         self._version = 0
         self._known = False
         self._seen: dict[bytes, None] = {}
+        self._turn: _Turn | None = None
+        self._decisions = 0
 
     async def started(self) -> None:
         """Come to life knowing nothing: the first turn reads, so that a database that is away is no crash."""
 
-    async def turn(self, envelopes: Sequence[Envelope]) -> None:
-        """Decide and commit all of `envelopes`; answer each."""
+    async def turn(self, envelopes: Sequence[Envelope]) -> Suspension[Outcome] | None:
+        """Decide all of `envelopes` and hand the events to the journal; the rest of the turn is `resumed`."""
         try:
-            await self._settle(envelopes)
-        except StoreUnavailable as error:
-            self._known = False
-            for envelope in envelopes:
-                if not envelope.settled:
-                    envelope.fail(error)
-
-    async def _settle(self, envelopes: Sequence[Envelope]) -> None:
-        for _ in range(DECISIONS):
             if not self._known:
                 await self._load()
-            await self._recall(envelopes)
-            turn = self._decide(envelopes)
-            if not turn.events:
+            if self._state.timeline.forgot:
+                await self._recall(envelopes)
+        except StoreUnavailable as error:
+            self._fail(envelopes, error)
+            return None
+        return self._propose(envelopes)
+
+    def _propose(self, envelopes: Sequence[Envelope]) -> Suspension[Outcome] | None:
+        turn = self._decide(envelopes)
+        if not turn.events:
+            self._answer(turn)
+            return None
+        try:
+            waiting = self._journal.submit(self._append(turn), tuple(turn.webhooks.values()))
+        except Refused as error:
+            self._fail(envelopes, error)
+            return None
+        self._turn = turn
+        return waiting
+
+    def resumed(self, envelopes: Sequence[Envelope], reply: Suspension[Outcome]) -> Suspension[Outcome] | GoOn | None:
+        """Finish the turn by what the journal says: nearly always, that it is committed."""
+        turn, self._turn = self._turn, None
+        try:
+            outcome = reply.result()
+        except (StoreUnavailable, Undelivered) as error:
+            self._fail(envelopes, error)
+            return None
+        match outcome:
+            case Committed() if turn is not None:
+                self._decisions = 0
+                self._become(turn)
                 self._answer(turn)
-                return
-            match await self._journal.append(self._append(turn), tuple(turn.webhooks.values())):
-                case Committed():
-                    self._become(turn)
-                    self._answer(turn)
-                    return
-                case Duplicate(keys=keys):
-                    self._remember(keys)
-                case VersionConflict():
-                    self._known = False
-                case AliasTaken(external_id=external_id, conversation=elsewhere):
-                    for envelope in envelopes:
-                        envelope.answer(Moved(elsewhere, external_id))
-                    return
-                case Unstorable(reason=reason):
-                    raise NotStorable(reason)
-                case Fenced(partition=partition):
-                    self._known = False
-                    for envelope in envelopes:
-                        envelope.fail(NotOwner(f"partition {partition} has another owner"))
-                    return
+                return None
+            case AliasTaken(external_id=external_id, conversation=elsewhere):
+                for envelope in envelopes:
+                    envelope.answer(Moved(elsewhere, external_id))
+                return None
+            case Fenced(partition=partition):
+                self._fail(envelopes, NotOwner(f"partition {partition} has another owner"))
+                return None
+            case Unstorable(reason=reason):
+                raise NotStorable(reason)
+            case Duplicate(keys=keys):
+                self._remember(keys)
+            case _:
+                self._known = False
+        self._decisions += 1
+        if self._decisions > DECISIONS:
+            self._decisions = 0
+            self._fail(envelopes, Contended(f"{self.id} kept changing"))
+            return None
+        return lambda: self.turn(envelopes)
+
+    def _fail(self, envelopes: Sequence[Envelope], error: Exception) -> None:
+        """Tell the senders, and read the state again before deciding anything more: what became of the append may be unknown."""
         self._known = False
         for envelope in envelopes:
-            envelope.fail(Contended(f"{self.id} kept changing"))
+            if not envelope.through:
+                envelope.fail(error)
 
     async def _load(self) -> None:
         [stream] = await self._store.load_streams([self.id])

@@ -31,7 +31,7 @@ from store.contract import (
     StoredEvent,
     StoreUnavailable,
 )
-from supervisor import Actor, ActorPool, ActorRef, ChildSpec, Envelope, Intensity, MailboxLimits
+from supervisor import Actor, ActorPool, ActorRef, ChildSpec, Envelope, Intensity, MailboxLimits, Suspension
 
 BATCH = 512
 """Appends per transaction. PostgreSQL's cost per row stops falling at about 256; beyond 512 only the wait grows."""
@@ -99,13 +99,18 @@ class Journal:
         partition = partition_of(stream)
         return partition, self._epochs.get(partition, 0)
 
-    async def append(self, append: Append, webhooks: tuple[RawWebhook, ...] = ()) -> Outcome:
-        """Commit `append`, together with whatever else is waiting.
+    def submit(self, append: Append, webhooks: tuple[RawWebhook, ...] = ()) -> Suspension[Outcome]:
+        """Hand `append` in, to be committed together with whatever else is waiting; what comes back is for a turn to return.
+
+        It is answered with the outcome, or fails with StoreUnavailable (the outcome is unknown) or Undelivered (the journal ended).
 
         Raises:
-            StoreUnavailable: the outcome is unknown.
-            MailboxFull: nothing was done.
+            MailboxFull, ActorStopped: nothing was done.
         """
+        return self._ref.ask_suspended(Entry(append, webhooks))
+
+    async def append(self, append: Append, webhooks: tuple[RawWebhook, ...] = ()) -> Outcome:
+        """Commit `append` and wait for it. Raises what `submit` raises, and what it fails with."""
         outcome: Outcome = await self._ref.ask(Entry(append, webhooks))
         return outcome
 

@@ -3,8 +3,8 @@
 Owns following one tenant's feed over thousands of connections at next to no cost, counting what each is sent, and noting when. Must not know
 what server it is, nor when anything was sent: a sample says *message n arrived at t*, and whoever knows the schedule makes a time of it.
 
-It says `ready` on standard error when all follow. The order `until <offset>` on standard input makes it wait until every dashboard has that offset
-(or nothing has come for QUIET_SECONDS) and answer.
+It says `ready` on standard error when all follow. The order `settle <offset>` on standard input makes it wait until every dashboard has that
+offset (or nothing has come for `quiet` seconds) and say `settled`; `until <offset>` does the same and makes it answer and end.
 
 Each dashboard is a plain non-blocking socket: a frame is recognised by its length and its first bytes and looked into only if it is one of the
 sample. Server frames by RFC 6455 section 5.2; requests by docs/realtime.md.
@@ -32,8 +32,6 @@ Transport = Literal["websocket", "socketio"]
 AT_ONCE = 64
 """Connections being opened at a time: a listener's backlog is no part of the measurement."""
 CONNECT_SECONDS = 120.0
-QUIET_SECONDS = 5.0
-"""What has not come when nothing at all came for so long is lost."""
 DRAIN_SECONDS = 120.0
 RECEIVE_BYTES = 1 << 18
 BUCKETS = 10
@@ -45,13 +43,17 @@ _ID = MESSAGE_ID.encode()
 
 
 class DashboardPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who follows what. Every `sample`-th event of each dashboard is looked into."""
+    """Who follows what. Every `sample`-th event of each dashboard is looked into.
+
+    What has not come when nothing at all came for `quiet` seconds is lost.
+    """
 
     url: str
     key: str
     count: int
     transport: Transport = "websocket"
     sample: int = 1
+    quiet: float = 5.0
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,28 +147,22 @@ class Dashboards:
         for dashboard in [each for each in self._open if not each.ready]:
             self._drop(dashboard, 0)
         gc.freeze()
-        gc.disable()
+        gc.disable()  # nothing here makes cycles
         _say(f"ready {self._ready} {self._refused}")
 
     def follow(self) -> Seen:
-        """Take events until told the last offset, and then until everyone has it."""
+        """Take events and orders until told the last offset and everyone has it."""
         self._selector.register(sys.stdin, selectors.EVENT_READ, None)
-        while not self._turn(1.0):
-            pass
-        order = sys.stdin.readline().split()
-        if len(order) != 2 or order[0] != "until":
-            raise SystemExit("the order is: until OFFSET")
-        until = int(order[1])
-        self._selector.unregister(sys.stdin)
-        deadline = time.monotonic() + DRAIN_SECONDS
-        heard, events = time.monotonic(), self._events
-        while any(each.base + each.events < until for each in self._open):
-            self._turn(0.1)
-            now = time.monotonic()
-            if self._events > events:
-                heard, events = now, self._events
-            if now > deadline or now - heard > QUIET_SECONDS:
+        while True:
+            while not self._turn(1.0):
+                pass
+            order, offset = sys.stdin.readline().split()
+            until = int(offset)
+            self._catch_up(until)
+            if order == "until":
                 break
+            _say("settled")
+        self._selector.unregister(sys.stdin)
         missing = [until - each.base - each.events for each in self._open]
         return Seen(
             dashboards=self._ready,
@@ -182,6 +178,17 @@ class Dashboards:
             cpu=self._cpu,
             bytes_received=self._bytes,
         )
+
+    def _catch_up(self, until: int) -> None:
+        deadline = time.monotonic() + DRAIN_SECONDS
+        heard, events = time.monotonic(), self._events
+        while any(each.base + each.events < until for each in self._open):
+            self._turn(0.1)
+            now = time.monotonic()
+            if self._events > events:
+                heard, events = now, self._events
+            if now > deadline or now - heard > self.plan.quiet:
+                break
 
     def _start(self, number: int) -> None:
         sock = socket.create_connection(self._address, timeout=10)
@@ -235,11 +242,15 @@ class Dashboards:
             dashboard.upgraded = True
             self._greet(dashboard)
             at = head + 4
-        dashboard.rest = self._frames(dashboard, data, at, now)
+        before = dashboard.events
+        try:
+            dashboard.rest = self._frames(dashboard, data, at, now)
+        finally:  # a close frame may follow on events
+            self._count(dashboard.events - before, now)
 
     def _frames(self, dashboard: _Dashboard, data: bytes, at: int, now: float) -> bytes:
         """Take the whole frames of `data` and return what is left. The hot path: once per delivered event."""
-        event, sample, before, size = self._event, self.plan.sample, dashboard.events, len(data)
+        event, sample, size = self._event, self.plan.sample, len(data)
         while size - at >= 2:
             length, begin = data[at + 1], at + 2
             if length >= 126:
@@ -256,16 +267,16 @@ class Dashboards:
             else:
                 self._answer(dashboard, data[at] & 15, data[begin:end])
             at = end
-        events = dashboard.events - before
-        if events:
-            self._events += events
-            bucket = int((now - self._began_at) * BUCKETS)
-            if bucket >= len(self._buckets):
-                more = bucket + 1 - len(self._buckets)
-                self._buckets.extend([0] * more)
-                self._cpu.extend([cpu_seconds()] * more)
-            self._buckets[bucket] += events
         return data[at:]
+
+    def _count(self, events: int, now: float) -> None:
+        self._events += events
+        bucket = int((now - self._began_at) * BUCKETS)
+        if bucket >= len(self._buckets):
+            more = bucket + 1 - len(self._buckets)
+            self._buckets.extend([0] * more)
+            self._cpu.extend([cpu_seconds()] * more)
+        self._buckets[bucket] += events
 
     def _look_into(self, data: bytes, begin: int, end: int, now: float) -> None:
         at = data.find(_ID, begin, end)

@@ -43,10 +43,17 @@ class Following:
 
     def __init__(self, context: Context, server: Server, dashboards: Worker) -> None:
         self.ready = trio.Event()
-        self.count = 0
+        self.settled = trio.Event()
         self._context = context
         self._server = server
         self._worker = dashboards
+
+    async def settle(self) -> None:
+        """Let every dashboard come to the end of the feed, so that one stretch's backlog is not the next one's."""
+        self._context.progress("letting the dashboards catch up")
+        self.settled = trio.Event()
+        await self._worker.tell(f"settle {await self._server.head(self._server.keys[0])}".encode())
+        await self._worker.wait_until(self.settled)
 
     async def finish(self) -> Seen:
         """Let every dashboard come to the end of the feed, and return what they saw. Failures go into the context."""
@@ -59,10 +66,10 @@ class Following:
         if seen.repeated:
             self._context.fail(f"{seen.repeated:,} events came to a dashboard twice.")
         if seen.refused:
-            self._context.note(f"{seen.refused:,} dashboards could not connect.")
+            self._context.note(f"{self._context.now}: {seen.refused:,} dashboards could not connect.")
         for code, count in seen.closed.items():
             why = "as too slow (4008)" if code == 4008 else f"with {code}" if code else "without a word"
-            self._context.note(f"{count:,} of {seen.dashboards:,} dashboards were closed {why}.")
+            self._context.note(f"{self._context.now}: {count:,} of {seen.dashboards:,} dashboards were closed {why}.")
         return seen
 
 
@@ -77,9 +84,10 @@ async def following(
         match line.split():
             case ["connected", number]:
                 context.progress(f"{int(number):,} dashboards connected")
-            case ["ready", number, _]:
-                followers[0].count = int(number)
+            case ["ready", _, _]:
                 followers[0].ready.set()
+            case ["settled"]:
+                followers[0].settled.set()
 
     plan = DashboardPlan(url=server.url, key=server.keys[0], count=count, transport=transport, sample=sample)
     async with worker("bench.dashboards", on_line=on_line) as dashboards:

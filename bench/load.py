@@ -133,8 +133,6 @@ class Generator:
         self._ended = math.inf
         self._broken = 0
         self._unacknowledged: list[int] = []
-        gc.freeze()  # a collection walks everything composed, and would be charged to the server
-        gc.disable()  # nothing here makes cycles
 
     def run(self) -> Result:
         """Send, and return what came of it. Raises OSError when nobody listens."""
@@ -173,6 +171,9 @@ class Generator:
         cpu = cpu_seconds() - cpu
         _say(END)
         self._finish(ended + FINISH_SECONDS, measured)
+        for key in list(self._selector.get_map().values()):
+            self._close(key.data)
+        self._selector.close()
         return self._result(start, measured, cpu)
 
     def _open(self) -> _Connection:
@@ -324,7 +325,11 @@ def cpu_seconds() -> float:
 def main() -> None:
     """Read a plan, run it, write the result."""
     plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
-    sys.stdout.buffer.write(msgspec.json.encode(Generator(plan).run()))
+    generator = Generator(plan)
+    # A collection would walk everything composed, and the server be charged for it; and nothing here makes cycles.
+    gc.freeze()
+    gc.disable()
+    sys.stdout.buffer.write(msgspec.json.encode(generator.run()))
 
 
 if __name__ == "__main__":

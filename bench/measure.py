@@ -157,19 +157,19 @@ class Load:
         return Measured(plan, result, watch.samples)
 
     def _judge(self, plan: Plan, result: Result, watch: "_Watch") -> None:
-        what = "at saturation" if plan.rate is None else f"at {plan.rate:,.0f}/s"
+        context, where = self._context, self._context.now
         if result.limited and plan.warmup + plan.seconds < FILL_SECONDS:
-            self._context.note(f"The generator was the limit {what}: the server could have done more.")
+            context.note(f"{where}: the generator was the limit, the server could have done more.")
         if plan.rate is not None and result.overdue > plan.rate * OVERDUE:
-            self._context.note(
-                f"{what.capitalize()} only {result.per_second_mean:,.0f} a second were answered: the times are those of an overload."
+            context.note(
+                f"{where}: only {result.per_second_mean:,.0f} of {plan.rate:,.0f} webhooks/s were answered: the times are those of an overload."
             )
-        self._context.others = max(self._context.others, watch.others)
+        context.others = max(context.others, watch.others)
         for status, count in sorted(result.answers.items()):
             if status != 200:
-                self._context.note(f"{count:,} webhooks were answered {status} {what}.")
+                context.note(f"{where}: {count:,} webhooks were answered {status}.")
         if result.broken:
-            self._context.note(f"{result.broken:,} connections broke {what}.")
+            context.note(f"{where}: {result.broken:,} connections broke.")
 
     async def _check(self, plan: Plan, result: Result) -> None:
         """Compare what was acknowledged with what the tenants' feeds now have more than at the last check."""

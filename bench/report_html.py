@@ -115,7 +115,7 @@ def _latencies(plot: Latencies) -> tuple[str, list[str], str]:
         shown = [percentile for percentile in PERCENTILES if percentile <= last]
         curves[name] = [(each, histogram.get_value_at_percentile(each) / 1e3) for each in shown]
     values = [value for points in curves.values() for _, value in points if value > 0] or [1.0]
-    up = charts.logarithmic(min(values), max(values), lambda value: f"{value:g} ms")
+    up = charts.logarithmic(min(values), max(values), lambda value: f"{value:,.10g} ms")
     drawing = charts.lines(curves, charts.percentiles(most), up, lambda x, y: f"{x:g} % within {number(y)} ms")
     head = [f"{each:g} %" for each in TABLED]
     rows = {

@@ -110,20 +110,20 @@ class Context:
         self.deployment = deployment
         self.outcome = Outcome()
         self.postgresql: str | None = None
+        self.now = ""
+        """The present stage."""
         self.others = 0.0
         """The most cores that programs which have nothing to do with the measurement used during a stretch of it."""
         self._say = say
-        self._stage = ""
-        self._first = 0
 
     def stage(self, text: str) -> None:
         """Say what begins."""
-        self._stage = text
+        self.now = text
         self._say(text)
 
     def progress(self, text: str) -> None:
         """Say how the stage goes."""
-        self._say(f"{self._stage}: {text}")
+        self._say(f"{self.now}: {text}")
 
     def note(self, text: str) -> None:
         """Add to the notes, once."""
@@ -194,7 +194,11 @@ async def run(
     if unknown := outcome.metrics.keys() - scenario.metrics.keys():
         raise ValueError(f"{name} reports metrics it does not declare: {', '.join(sorted(unknown))}")
     machine = this_machine(context.postgresql)
-    if context.others > DISTURBED:
+    if deployment is not None:
+        context.note(
+            "The machine named is the generator's. What the deployment runs on is not known here, nor is its CPU time."
+        )
+    elif context.others > DISTURBED:
         context.note(
             f"Other programs used up to {context.others:.1f} of {machine.cores} cores meanwhile: trust CPU per operation, not rates and times."
         )

@@ -18,9 +18,9 @@ What is answered:
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from time import perf_counter
 
 import msgspec
-import trio
 
 from actors.conversation import lane_of
 from actors.distribution import SECONDS, Distribution, Histogram
@@ -35,7 +35,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.ids import QUARANTINED, WEBHOOK
 from protocol.machines.conversation import Happened
 from store.contract import Endpoint, QuarantineEntry, RawWebhook, Store, StoreUnavailable
-from supervisor import DeadlineExceeded, Refused, Reply, Undelivered
+from supervisor import DeadlineExceeded, Deadlines, Refused, Reply, Undelivered
 
 COMMIT_SECONDS = 2.0
 """How long a webhook may wait for its commit. Meta wants half of all answers within 250 ms and 99 % within 1 s; past 2 s it is better
@@ -111,7 +111,8 @@ class Ingress:
         self._store = store
         self._clock = clock
         self._new_id = new_id
-        self._commit_seconds = commit_seconds
+        self.deadlines = Deadlines(commit_seconds)
+        """Has to run beside the ingress: it ends the waiting for commits that do not come."""
         self._acknowledged = self._unauthenticated = self._undecodable = self._unavailable = 0
         self._items = self._duplicates = self._unrouted = self._bad = self._quarantined = 0
         self._seconds = Distribution(SECONDS)
@@ -140,7 +141,7 @@ class Ingress:
         return problem("method_not_allowed", f"{request.method} is not served here.", allow="GET, POST")
 
     async def _post(self, request: Request) -> Response:
-        began = trio.current_time()
+        began = perf_counter()
         try:
             signed = await self.provider.verify(request, self._routes)
             if not isinstance(signed, Authentic):
@@ -157,7 +158,7 @@ class Ingress:
                     webhook, "undecodable", [self._entry("undecodable", error.detail, request.body, webhook)]
                 )
             else:
-                await self._take(webhook, decoded, signed.secret, began + self._commit_seconds)
+                await self._take(webhook, decoded, signed.secret)
         except StoreUnavailable:
             self._unavailable += 1
             return problem("store_unavailable", "The database cannot take the webhook now.")
@@ -165,10 +166,10 @@ class Ingress:
             self._unavailable += 1
             return problem("overloaded", f"The webhook cannot be taken now ({error.code}).")
         self._acknowledged += 1
-        self._seconds.add(trio.current_time() - began)
+        self._seconds.add(perf_counter() - began)
         return OK
 
-    async def _take(self, webhook: RawWebhook, decoded: Decoded, secret: str, deadline: float) -> None:
+    async def _take(self, webhook: RawWebhook, decoded: Decoded, secret: str) -> None:
         """Deliver every item that has an owner, keep aside those without, and return when all is committed."""
         items = decoded.items
         self._items += len(items)
@@ -188,9 +189,9 @@ class Ingress:
         if aside:
             await self._keep(webhook, webhook.verdict, aside)
         for each in sent:
-            await self._settle(each, deadline)
+            await self._settle(each)
         for reply in notices:
-            self._count(await reply.wait(deadline - trio.current_time()))
+            self._count(await reply.wait())
 
     async def _owners(self, item: Item, secret: str) -> Sequence[Endpoint]:
         """Return the endpoints an item is for, of those that the signature speaks for."""
@@ -216,7 +217,9 @@ class Ingress:
             key = dedupe_key(tenant, item.endpoint or item.account, item.dedupe)
             if isinstance(command, RecordNotice):
                 notice = Notice(item.account, item.endpoint, item.at or webhook.received_at, command, key, webhook)
-                notices.append(self._tree.notify(tree, notice))
+                reply = self._tree.notify(tree, notice)
+                self.deadlines.watch(reply)
+                notices.append(reply)
                 continue
             if item.contact is not None:
                 conversation = self._tree.directory.lookup(endpoint, item.contact.external_ids())
@@ -230,6 +233,7 @@ class Ingress:
             message = Deliver(happened, key, webhook)
             lane, rank = lane_of(command)
             reply = self._tree.deliver(tree, conversation, message, lane, rank)
+            self.deadlines.watch(reply)
             sent.append(_Sent(tenant, endpoint, conversation, message, lane, rank, reply))
         return sent, notices
 
@@ -251,16 +255,17 @@ class Ingress:
         found = await self._store.find_messages(tenant, [item.command.message_id])
         return found[0].conversation if found else None
 
-    async def _settle(self, sent: _Sent, deadline: float) -> None:
+    async def _settle(self, sent: _Sent) -> None:
         """Wait until the item is committed, going after it where its conversation has moved."""
         for _ in range(HOPS):
-            answer = await sent.reply.wait(max(0.0, deadline - trio.current_time()))
+            answer = await sent.reply.wait()
             if not isinstance(answer, Moved):
                 self._count(answer)
                 return
             sent.conversation, sent.reply = await self._tree.redeliver(
                 sent.tenant, sent.endpoint, sent.conversation, answer, sent.message, sent.lane, sent.rank
             )
+            self.deadlines.watch(sent.reply)
         raise Contended("the conversation kept moving")
 
     def _count(self, answer: Answer) -> None:

@@ -6,6 +6,7 @@ Owns which parts there are, who gets whom, and the order in which they start and
 parley (rest_for_one)
 ├─ routes         who is who: tenants, endpoints, keys
 ├─ actors         journal ▸ feed ▸ tenants ▸ conversations  (actors.tree)
+├─ deadlines      ends the waiting for commits that do not come
 ├─ sockets        Socket.IO's sessions
 ├─ housekeeping   retention
 └─ listener       the port: the last to open, the first to close
@@ -151,6 +152,7 @@ class Node:
             [
                 ChildSpec("routes", self.routes.run),
                 ChildSpec("actors", self.tree.run, shutdown=60.0, stop=self.tree.stop, inspect=self.tree.inspect),
+                ChildSpec("deadlines", self.ingress.deadlines.run),
                 ChildSpec("sockets", self.socketio.run, shutdown=10.0),
                 ChildSpec("housekeeping", self._housekeeping),
                 ChildSpec("listener", self._listen, shutdown=settings.drain_seconds + 10.0),

@@ -47,6 +47,10 @@ passivated, a message for a further one is refused with `PoolFull`.
 *Deadline.* An `ask` whose time-out has passed raises `DeadlineExceeded`. Its message is skipped if it has not
 begun, and handled to the end if it has. An `ask` that is cancelled for another reason is handled.
 
+*Suspended.* A turn may wait for a reply without a worker: it returns a `Suspension`, and whoever settles that calls `resumed` at
+once. It is one turn all the same: the actor has no other meanwhile, a crash in `resumed` is a crash of the turn, a stop waits
+for it, and a kill returns its messages as `outcome_unknown`, after which the reply is ignored.
+
 *Crash.* A turn that raises is a crash. Messages it had answered are done with; all others go back to the front
 of their lanes, in order. The behaviour is discarded (without `stopped`), the factory makes a new one, `started`
 loads its state. Until those messages are through, every turn takes one message only. A message that crashes a
@@ -76,9 +80,9 @@ to `on_undelivered(key, envelope)`. Without that hook it is only counted.
 *Context variables* in a turn are those of the pool, not the sender's, and may be left over from another turn.
 """
 
-from supervisor.actor import Actor, ActorRef, ActorStatistics, StopReason
+from supervisor.actor import Actor, ActorRef, ActorStatistics, GoOn, StopReason
 from supervisor.child_spec import ChildSpec, ChildState, Intensity, Node, Restart, Strategy
-from supervisor.envelope import Envelope, Reply
+from supervisor.envelope import Deadlines, Envelope, Reply, Suspension
 from supervisor.errors import (
     ActorStopped,
     ChildExists,
@@ -116,7 +120,9 @@ __all__ = [
     "ChildStartFailed",
     "ChildState",
     "DeadlineExceeded",
+    "Deadlines",
     "Envelope",
+    "GoOn",
     "Intensity",
     "Mailbox",
     "MailboxFull",
@@ -138,6 +144,7 @@ __all__ = [
     "SupervisionError",
     "Supervisor",
     "SupervisorGaveUp",
+    "Suspension",
     "Undelivered",
     "UnknownChild",
     "actor_child",

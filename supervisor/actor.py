@@ -5,11 +5,11 @@ Neither knows how an actor comes to have its turn: that is the pool's.
 
 import enum
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from supervisor.envelope import Envelope, Reply
+from supervisor.envelope import Envelope, Reply, Suspension
 from supervisor.mailbox import MailboxStatistics
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class StopReason(enum.IntEnum):
     SHUTDOWN = 3  # its pool stops
     FAILED = 4  # it could not be started, or its poison could not be handed over
     KILLED = 5  # in the middle of whatever it did
+
+
+GoOn = Callable[[], Awaitable["Suspension[Any] | None"]]
+"""The rest of a turn, for a worker to carry out."""
 
 
 class Actor:
@@ -42,15 +46,27 @@ class Actor:
     async def started(self) -> None:
         """Load the state. Runs before the first turn of each new instance: at first, after a crash, on return."""
 
-    async def turn(self, envelopes: Sequence[Envelope]) -> None:
+    async def turn(self, envelopes: Sequence[Envelope]) -> Suspension[Any] | None:
         """Handle `envelopes` (at least one, at most `batch`), the most urgent first.
 
         An envelope is through once it is answered with `Envelope.answer` or `Envelope.fail`, and at the latest
-        when the turn returns. A turn may return before it answers, and keep the replies to answer them later.
+        when the turn is over. A turn may be over before it answers, and keep the replies to answer them later.
         If it raises, those that are not through are handled again.
+
+        A turn that returns a `Suspension` is not over: it goes on in `resumed`. Until then the actor has no other
+        turn, and nothing but its state and its envelopes is held for it.
         """
         for envelope in envelopes:
             envelope.answer(await self.receive(envelope.message))
+        return None
+
+    def resumed(self, envelopes: Sequence[Envelope], reply: Suspension[Any]) -> "Suspension[Any] | GoOn | None":
+        """Go on with the turn that returned `reply`, which is settled now. Neither waits nor takes long: somebody else's task runs it.
+
+        None: the turn is over. A `Suspension`: it waits once more. A `GoOn`: what is left has to wait for something; a worker
+        calls it, and its result is taken as that of `turn`. Raising is a crash, as in `turn`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} suspends no turns")
 
     async def receive(self, message: Any) -> Any:
         """Handle one message; what it returns answers `ask`. Raising is a crash, not an answer."""
@@ -92,6 +108,12 @@ class ActorRef:
     def ask_nowait(self, message: Any, *, lane: int = 0, rank: int = 0) -> Reply[Any]:
         """Send `message`; the answer will be in the reply. Raises as `tell` does."""
         reply: Reply[Any] = Reply()
+        self._pool.post(self.key, Envelope(message, lane, rank, reply))
+        return reply
+
+    def ask_suspended(self, message: Any, *, lane: int = 0, rank: int = 0) -> Suspension[Any]:
+        """Send `message`; for a turn to return what comes back. Raises as `tell` does."""
+        reply: Suspension[Any] = Suspension()
         self._pool.post(self.key, Envelope(message, lane, rank, reply))
         return reply
 

@@ -2,6 +2,8 @@
 
 import enum
 import math
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -56,6 +58,23 @@ class Reply(Generic[T]):
             trio.lowlevel.reschedule(self._waiter)
             self._waiter = None
 
+    def result(self) -> T:
+        """Return the answer, or raise what `fail` was called with. Raises RuntimeError while there is none."""
+        if self._slot is _Slot.NOTHING:
+            raise RuntimeError("there is no answer yet")
+        if self._slot is _Slot.ERROR:
+            raise self._content
+        value: T = self._content
+        return value
+
+    def expire(self) -> None:
+        """Let whoever waits have `DeadlineExceeded` instead of an answer; nothing happens where there is one already."""
+        if self._slot is _Slot.NOTHING:
+            self.expired = True
+            if self._waiter is not None:
+                trio.lowlevel.reschedule(self._waiter)
+                self._waiter = None
+
     async def wait(self, timeout: float = math.inf) -> T:  # noqa: ASYNC109 - the deadline is part of the protocol
         """Wait at most `timeout` seconds for the answer.
 
@@ -68,17 +87,16 @@ class Reply(Generic[T]):
         if self.settled:
             await trio.lowlevel.checkpoint()
         elif timeout == math.inf:
-            await self._park()
+            if not self.expired:
+                await self._park()
         else:
             with trio.move_on_after(timeout):
                 await self._park()
             if not self.settled:
                 self.expired = True
-                raise DeadlineExceeded(f"no answer within {timeout:g} s")
-        if self._slot is _Slot.ERROR:
-            raise self._content
-        value: T = self._content
-        return value
+        if self.expired and not self.settled:
+            raise DeadlineExceeded("no answer in time")
+        return self.result()
 
     async def _park(self) -> None:
         if self._waiter is not None:
@@ -90,6 +108,61 @@ class Reply(Generic[T]):
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class Suspension(Reply[T]):
+    """A reply that an actor waits for without holding a worker: return it from `Actor.turn`.
+
+    As soon as it is settled, `Actor.resumed` goes on with the turn, in the task of whoever settled it. Parking and waking a worker costs more
+    than a whole turn; this costs a call.
+    """
+
+    __slots__ = ("_then",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._then: Callable[[], None] | None = None
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call `then` once there is an answer; now, if there is one. It must not raise."""
+        if self.settled:
+            then()
+        else:
+            self._then = then
+
+    def _settle(self, slot: _Slot, content: Any) -> None:
+        super()._settle(slot, content)
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+
+class Deadlines:
+    """One common deadline for many replies, kept by one task: a timer for each would cost more than the answer.
+
+    A reply expires between `seconds` and `seconds` + 2 * `tick` after it is given here.
+    """
+
+    def __init__(self, seconds: float, *, tick: float = 0.1) -> None:
+        self.seconds = seconds
+        self._tick = tick
+        self._now = -math.inf  # of the last tick: asking the clock for each reply would cost more than the rest
+        self._waiting: deque[tuple[float, Reply[Any]]] = deque()
+
+    def watch(self, reply: Reply[Any]) -> None:
+        """Expire `reply` when its time is over and it has no answer."""
+        self._waiting.append((self._now + self._tick + self.seconds, reply))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep time until cancelled. Costs nothing for a reply that was answered but its place in a queue."""
+        waiting = self._waiting
+        self._now = trio.current_time()
+        task_status.started()
+        while True:
+            await trio.sleep(self._tick)
+            self._now = now = trio.current_time()
+            while waiting and (waiting[0][0] <= now or waiting[0][1].settled):
+                waiting.popleft()[1].expire()
 
 
 class Envelope:

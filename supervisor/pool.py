@@ -8,20 +8,23 @@ An actor at rest is a few objects and no task. One that has messages, or is to e
 The rule that makes this safe: **only the worker that carries an actor touches its behaviour**, be it to start
 it, to give it a turn, to passivate or to stop it. `busy` says that the actor waits for a worker or is with
 one, and there is one `_Cell` a key. Everyone else leaves a message (`mailbox`) or an order (`ending`).
+
+The one exception is a suspended turn: no worker carries it, and what settles the reply it waits for goes on with it at once (`_resume`).
+It is still the one turn of its actor: `busy` stays set, and `suspended` holds its envelopes.
 """
 
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import trio
 
-from supervisor.actor import Actor, ActorRef, ActorStatistics, StopReason
+from supervisor.actor import Actor, ActorRef, ActorStatistics, GoOn, StopReason
 from supervisor.child_spec import ChildSpec, Intensity, Node, Restart
-from supervisor.envelope import Envelope
+from supervisor.envelope import Envelope, Suspension
 from supervisor.errors import ActorStopped, Poisoned, PoolFull, Refused, SupervisorGaveUp, Undelivered
 from supervisor.mailbox import Mailbox, MailboxLimits
 from supervisor.restart_window import RestartWindow
@@ -41,7 +44,19 @@ BACKOFF = 0.05
 class _Cell(Generic[K]):
     """All that there is of an actor at rest."""
 
-    __slots__ = ("behaviour", "busy", "ending", "error", "failures", "idle_since", "key", "mailbox", "scope")
+    __slots__ = (
+        "behaviour",
+        "busy",
+        "ending",
+        "error",
+        "failures",
+        "go_on",
+        "idle_since",
+        "key",
+        "mailbox",
+        "scope",
+        "suspended",
+    )
 
     def __init__(self, key: K, mailbox: Mailbox) -> None:
         self.key = key
@@ -53,6 +68,8 @@ class _Cell(Generic[K]):
         self.error: Exception | None = None
         self.idle_since = 0.0
         self.scope: trio.CancelScope | None = None  # of the worker that carries it
+        self.suspended: Sequence[Envelope] | None = None  # what a turn holds that no worker carries
+        self.go_on: GoOn | None = None  # the rest of that turn, once a worker has to
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +290,11 @@ class ActorPool(Generic[K]):
         cell.ending = reason
         if not cell.busy:
             self._schedule(cell)
-        elif reason is StopReason.KILLED and cell.scope is not None:
-            cell.scope.cancel()
+        elif reason is StopReason.KILLED:
+            if cell.scope is not None:
+                cell.scope.cancel()
+            elif cell.suspended is not None and cell.go_on is None:
+                self._forget(cell)  # nobody else will: it is neither carried nor queued
 
     def _schedule(self, cell: _Cell[K]) -> None:
         cell.busy = True
@@ -291,6 +311,9 @@ class ActorPool(Generic[K]):
         """Make an end of the actor, and return what is in its mailbox."""
         del self._cells[cell.key]
         self._idle.pop(cell.key, None)
+        if cell.suspended is not None:
+            self._put_back(cell, cell.suspended)
+            cell.suspended = cell.go_on = None
         self._depth -= cell.mailbox.depth
         for envelope in cell.mailbox.take(cell.mailbox.depth):
             error = Undelivered(envelope.message, outcome_unknown=envelope.begun)
@@ -333,15 +356,19 @@ class ActorPool(Generic[K]):
         cell.scope = scope
         try:
             for turns in range(TURNS_PER_ACTIVATION):
-                if cell.ending is not None and not await self._end(cell):
+                # The rest of a turn comes before an end, unless the end is a kill.
+                ends = cell.ending is StopReason.KILLED or (cell.ending is not None and cell.go_on is None)
+                if ends and not await self._end(cell):
                     return turns
-                if not cell.mailbox.depth:
+                if not cell.mailbox.depth and cell.go_on is None:
                     self._rest(cell)
                     return turns
                 if cell.behaviour is None:
                     await self._start(cell)
                 else:
                     await self._turn(cell, cell.behaviour)
+                if cell.suspended is not None and cell.go_on is None:
+                    return turns
         except BaseException:
             if cell.ending is StopReason.KILLED:
                 self._forget(cell)
@@ -363,28 +390,64 @@ class ActorPool(Generic[K]):
             cell.error = None
 
     async def _turn(self, cell: _Cell[K], behaviour: Actor) -> None:
-        """One turn. In careful mode, which lasts while something that crashed waits, with a single envelope."""
-        mailbox = cell.mailbox
-        before = mailbox.depth
-        envelopes = mailbox.take(1 if mailbox.suspects else behaviour.batch)
-        self._depth -= before - mailbox.depth
-        if not envelopes:  # nobody waited for them any more
-            return
-        error = envelopes[0].error
-        if error is not None and envelopes[0].attempts >= self._max_attempts:
-            await self._poison(cell, envelopes[0], error)
-            return
+        """One turn, or the rest of one. In careful mode, while something that crashed waits, with a single envelope."""
+        go_on, envelopes = cell.go_on, cell.suspended
+        if go_on is None or envelopes is None:
+            mailbox = cell.mailbox
+            before = mailbox.depth
+            envelopes = mailbox.take(1 if mailbox.suspects else behaviour.batch)
+            self._depth -= before - mailbox.depth
+            if not envelopes:  # nobody waited for them any more
+                return
+            error = envelopes[0].error
+            if error is not None and envelopes[0].attempts >= self._max_attempts:
+                await self._poison(cell, envelopes[0], error)
+                return
+        cell.go_on = cell.suspended = None
         try:
-            await behaviour.turn(envelopes)
+            reply = await (behaviour.turn(envelopes) if go_on is None else go_on())
         except BaseException as error:
-            cell.behaviour = None
-            self._put_back(cell, envelopes)
+            self._turn_failed(cell, envelopes, error)
             if not isinstance(error, Exception):
                 raise
+        else:
+            if reply is not None:
+                self._suspend(cell, envelopes, reply)
+
+    def _turn_failed(self, cell: _Cell[K], envelopes: Sequence[Envelope], error: BaseException) -> None:
+        cell.behaviour = None
+        self._put_back(cell, envelopes)
+        if isinstance(error, Exception):
             if len(envelopes) == 1:
                 envelopes[0].attempts += 1
                 envelopes[0].error = error
             self._crashed(cell, error)
+
+    def _suspend(self, cell: _Cell[K], envelopes: Sequence[Envelope], reply: Suspension[Any]) -> None:
+        cell.suspended = envelopes
+        reply.when_settled(lambda: self._resume(cell, envelopes, reply))
+
+    def _resume(self, cell: _Cell[K], envelopes: Sequence[Envelope], reply: Suspension[Any]) -> None:
+        """Go on with a suspended turn, in the task of whoever settled `reply`; that task gets no exception of it."""
+        if cell.suspended is not envelopes or cell.behaviour is None:
+            return  # killed meanwhile: its envelopes were returned
+        cell.suspended = None
+        try:
+            rest = cell.behaviour.resumed(envelopes, reply)
+        except Exception as error:
+            self._turn_failed(cell, envelopes, error)
+        else:
+            if isinstance(rest, Suspension):
+                self._suspend(cell, envelopes, rest)
+                return
+            if rest is not None:
+                cell.suspended, cell.go_on = envelopes, rest
+        if cell.scope is not None:
+            return  # settled before the turn had returned: the worker that carries it sees the rest
+        if cell.go_on is not None or cell.mailbox.depth or cell.ending is not None:
+            self._schedule(cell)
+        else:
+            self._rest(cell)
 
     async def _end(self, cell: _Cell[K]) -> bool:
         """Carry out the order to end. True if the actor lives on, since passivation gives way to a message."""
@@ -408,7 +471,7 @@ class ActorPool(Generic[K]):
 
     # --- Crashes
 
-    def _put_back(self, cell: _Cell[K], envelopes: list[Envelope]) -> None:
+    def _put_back(self, cell: _Cell[K], envelopes: Sequence[Envelope]) -> None:
         envelopes = [envelope for envelope in envelopes if not envelope.through]
         cell.mailbox.put_back(envelopes)
         self._depth += len(envelopes)

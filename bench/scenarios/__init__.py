@@ -18,8 +18,10 @@ docs/benchmarks.md and run its quick form in tests/bench. What there is to build
 `context.settings.quick` asks for the form that takes seconds: same keys, or fewer; smaller numbers of everything.
 """
 
+from pathlib import Path
+
 from bench.scenario import Scenario
-from bench.scenarios import actors, end_to_end, fan_out, ingest, peers
+from bench.scenarios import actors, end_to_end, fan_out, growth, ingest, noisy, peers, profile, recover, soak
 
 SCENARIOS: dict[str, Scenario] = {
     "ingest": Scenario(ingest.ABOUT, ingest.METRICS, ingest.run),
@@ -27,4 +29,9 @@ SCENARIOS: dict[str, Scenario] = {
     "fan-out": Scenario(fan_out.ABOUT, fan_out.METRICS, fan_out.run),
     "peers": Scenario(peers.ABOUT, peers.METRICS, peers.run, targets=False),
     "actors": Scenario(actors.ABOUT, actors.METRICS, actors.run, targets=False),
+    "recover": Scenario(recover.ABOUT, recover.METRICS, recover.run, targets=False),
+    "growth": Scenario(growth.ABOUT, growth.METRICS, growth.run, targets=False),
+    "noisy": Scenario(noisy.ABOUT, noisy.METRICS, noisy.run),
+    "soak": Scenario(soak.ABOUT, soak.METRICS, soak.run),
+    "profile": profile.profiled(Scenario(ingest.ABOUT, ingest.METRICS, ingest.run), Path("profile.svg")),
 }

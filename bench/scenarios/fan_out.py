@@ -107,6 +107,7 @@ async def follow(context: Context, forms: list[Form]) -> dict[Form, tuple[Measur
             for form in forms:
                 context.stage(str(form))
                 measured[form] = await load.open(form.rate)
+                await dashboards.settle()
             seen = await dashboards.finish()
     ingest.kept(context, load.kept)
     for name, value in (
@@ -124,8 +125,11 @@ def _report(context: Context, form: Form, measured: Measured, seen: Seen) -> Del
     times = delivered(context, measured, seen)
     if measured.samples and times.events:
         metrics[f"cpu_us_per_delivery{form.suffix}"] = measured.gateway_cpu / times.events * 1e6
-    metrics[f"p50_ms{form.suffix}"] = times.p50_us / 1e3
-    metrics[f"p99_ms{form.suffix}"] = times.p99_us / 1e3
+    if times.p50_us:
+        metrics[f"p50_ms{form.suffix}"] = times.p50_us / 1e3
+        metrics[f"p99_ms{form.suffix}"] = times.p99_us / 1e3
+    else:
+        context.note(f"{form}: nothing that was due in the measured time could be sent, so there are no times.")
     metrics[f"delivered_per_s{form.suffix}"] = times.events / measured.result.seconds
     return times
 

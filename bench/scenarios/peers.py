@@ -24,6 +24,7 @@ from bench.peers.install import Missing
 from bench.peers.process import (
     Contender,
     Database,
+    PeerFailed,
     Start,
     database,
     express_bullmq,
@@ -199,6 +200,9 @@ async def run(context: Context) -> None:
                 contender = await stack.enter_async_context(start(_directory(context), workers))
             except Missing as missing:
                 context.note(f"{name} is missing: {missing}.")
+                continue
+            except PeerFailed as failed:
+                context.fail(f"{name}: {failed}")
                 continue
             follower = await stack.enter_async_context(_dashboard(contender)) if contender.key is not None else None
             contenders[name] = Loaded(context, name, contender), follower

@@ -84,6 +84,7 @@ async def spine(database: MemoryDatabase | None = None, **settings: Any) -> Asyn
     made = Spine(store, **settings)
     async with trio.open_nursery() as services:
         await services.start(made.routes.run)
+        await services.start(made.ingress.deadlines.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(made.tree.run)
             yield made
