@@ -88,7 +88,7 @@ async def test_a_suspended_turn_holds_no_task_and_is_finished_by_whoever_settles
     replies = [pool.ref(str(n)).ask_nowait("hello") for n in range(100)]
     await wait_all_tasks_blocked()
     assert len(bank.waiting) == 100
-    assert trio.lowlevel.current_statistics().tasks_living <= before + 2  # workers
+    assert trio.lowlevel.current_statistics().tasks_living <= before + 5  # a few workers at most, not one a turn
     assert pool.statistics().active == 100
     bank.settle()
     assert replies[0].result() == ("hello", "ok")  # no trip round the scheduler
