@@ -36,6 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check  # the lock holds all that pyproject.toml asks for
 	@touch $@
 
 # Take newer versions: rewrites requirements.lock, which names versions and digests but no place to fetch them from.

@@ -85,7 +85,7 @@ class Forgetful(Ledger):
     """Keeps nothing: a demonstration may run for days, and a ledger in memory would grow with it."""
 
     def record(self, delivery: Delivery, attempt: int, status: int | None) -> None:
-        pass
+        """Keep nothing."""
 
 
 def load_tenants(path: Path) -> tuple[SimTenant, ...]:

@@ -49,17 +49,14 @@ def stop(message: str, *, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
-def run(command: Callable[[], Awaitable[None]], *, interrupted: int = 130) -> None:
-    """Run a command on trio. What it is expected to fail with becomes one line and exit code 1.
-
-    `interrupted`: the exit code after Ctrl-C; 0 where that is how the command is meant to end.
-    """
+def run(command: Callable[[], Awaitable[None]]) -> None:
+    """Run a command on trio. What it is expected to fail with becomes one line and exit code 1."""
     try:
         trio.run(command)
     except BaseException as raised:
         for error in leaves(raised):
             if isinstance(error, KeyboardInterrupt):
-                raise typer.Exit(interrupted) from None
+                raise typer.Exit(130) from None
             if isinstance(error, Failed | StoreError | SupervisionError | OSError):
                 stop(explain(error))
         raise

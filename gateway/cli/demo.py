@@ -15,7 +15,7 @@ from bench.simulators.simulate import Forgetful, Options, deliveries
 from bench.simulators.world import SimTenant
 from gateway.cli import logging
 from gateway.cli.context import Config, err, out, run, settings_of
-from gateway.cli.serve import serving, stopped_by_signal
+from gateway.cli.serve import Stop, listen_for_signals, serving, stopped
 from gateway.cli.tenants import provision
 from gateway.node import Node, clock
 from gateway.routing import new_key
@@ -56,27 +56,30 @@ def demo(
 
     async def command() -> None:
         err.print("Starting the database and the gateway …")
-        async with serving(settings) as (node, store):
-            number, token = await demo_tenant(store)
-            address = shown_address(node)
-            out.print("\n[bold]Parley demo[/]")
-            out.print(f"  dashboard   [link]{address}/#key={token}[/link]")
-            out.print(f"  API         {address}/api/v1/conversations   (Authorization: Bearer {token})")
-            out.print(f"  health      {address}/health/ready   metrics  {address}/metrics")
-            out.print(f"  traffic     {contacts} people write, in real time, after {PAST_MINUTES} minutes of past")
-            out.print("  Ctrl-C stops everything.\n")
-            options = Options(
-                url=f"{address}/webhooks/whatsapp",
-                tenants=(number,),
-                rate=None,
-                concurrency=8,
-                contacts=contacts,
-                seed=seed or secrets.token_hex(4),
-                start_ms=clock() - PAST_MINUTES * 60_000,
-            )
-            await with_traffic(node, options)
+        async with trio.open_nursery() as nursery:
+            stop = await nursery.start(listen_for_signals, nursery.cancel_scope)
+            async with serving(settings) as (node, store):
+                number, token = await demo_tenant(store)
+                address = shown_address(node)
+                out.print("\n[bold]Parley demo[/]")
+                out.print(f"  dashboard   [link]{address}/#key={token}[/link]")
+                out.print(f"  API         {address}/api/v1/conversations   (Authorization: Bearer {token})")
+                out.print(f"  health      {address}/health/ready   metrics  {address}/metrics")
+                out.print(f"  traffic     {contacts} people write, in real time, after {PAST_MINUTES} minutes of past")
+                out.print("  Ctrl-C stops everything.\n")
+                options = Options(
+                    url=f"{address}/webhooks/whatsapp",
+                    tenants=(number,),
+                    rate=None,
+                    concurrency=8,
+                    contacts=contacts,
+                    seed=seed or secrets.token_hex(4),
+                    start_ms=clock() - PAST_MINUTES * 60_000,
+                )
+                await with_traffic(node, options, stop)
+            nursery.cancel_scope.cancel()
 
-    run(command, interrupted=0)
+    run(command)
 
 
 async def demo_tenant(store: PostgresStore) -> tuple[SimTenant, str]:
@@ -113,7 +116,7 @@ def shown_address(node: Node) -> str:
     return f"{scheme}://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  shown, not bound
 
 
-async def with_traffic(node: Node, options: Options) -> None:
+async def with_traffic(node: Node, options: Options, stop: Stop) -> None:
     """Send the past at once and then what comes when it is due, until the node is told to stop; show how it goes."""
     report = Report()
     traffic = deliveries(options)
@@ -128,7 +131,7 @@ async def with_traffic(node: Node, options: Options) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         nursery.start_soon(_show, node, report)
-        await stopped_by_signal(node)
+        await stopped(node, stop)
         nursery.cancel_scope.cancel()
 
 

@@ -34,10 +34,43 @@ def serve(
     logging.configure(settings)
 
     async def command() -> None:
-        async with serving(settings, take_over=take_over) as (node, _):
-            await stopped_by_signal(node)
+        async with trio.open_nursery() as nursery:
+            stop = await nursery.start(listen_for_signals, nursery.cancel_scope)
+            async with serving(settings, take_over=take_over) as (node, _):
+                await stopped(node, stop)
+            nursery.cancel_scope.cancel()
 
-    run(command, interrupted=0)
+    run(command)
+
+
+class Stop:
+    """What a signal does: it cancels a start, and asks whoever serves to stop in order."""
+
+    def __init__(self, starting: trio.CancelScope) -> None:
+        self.asked = trio.Event()
+        self._starting = starting
+        self._serving = False
+
+    def served(self) -> None:
+        """Take note that the start is over."""
+        self._serving = True
+
+    def ask(self) -> None:
+        """Ask for a stop."""
+        self.asked.set()
+        if not self._serving:
+            self._starting.cancel()
+
+
+async def listen_for_signals(starting: trio.CancelScope, *, task_status: trio.TaskStatus[Stop]) -> None:
+    """Wait for SIGINT or SIGTERM. From then on they do what they do by default: a second one ends the process at once."""
+    stop = Stop(starting)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started(stop)
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            stop.ask()
+            return
 
 
 @asynccontextmanager
@@ -57,17 +90,14 @@ async def serving(settings: Settings, *, take_over: bool = False) -> AsyncIterat
         node.stop()
 
 
-async def stopped_by_signal(node: Node) -> None:
-    """Wait for SIGINT or SIGTERM, or until the node ends by itself."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_leave_when_ended, node, nursery.cancel_scope)
-            async for number in signals:
-                log.info("stopping", signal=signal.Signals(number).name)
-                break
-            nursery.cancel_scope.cancel()
+async def stopped(node: Node, stop: Stop) -> None:
+    """Wait until a stop is asked for, or until the node ends by itself."""
+    stop.served()
+    async with trio.open_nursery() as nursery:
+        for event in (stop.asked, node.ended):
+            nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
 
 
-async def _leave_when_ended(node: Node, scope: trio.CancelScope) -> None:
-    await node.ended.wait()
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
     scope.cancel()

@@ -134,7 +134,8 @@ async def test_warm_up_is_not_measured_and_an_overload_is_told() -> None:
 
     async with serving(slow) as server:
         result = await generate(Plan(url=server.url, work=WORK, rate=500.0, seconds=0.5, warmup=0.5, connections=1))
-    assert result.acknowledged_ever == result.sent_ever > result.answers[200]
+    assert result.acknowledged_ever == result.sent_ever
+    assert 0 < result.answers[200] < 0.75 * result.acknowledged_ever
     assert result.overdue > 300  # of five hundred that were due, at most fifty could be sent
     assert result.p50_us > 400_000  # and those had waited since long before
 
