@@ -61,8 +61,10 @@ class Measured(msgspec.Struct, frozen=True):
         return self.samples[-1].database_cpu - self.samples[0].database_cpu
 
     def cpu_us(self) -> dict[str, float]:
-        """Return CPU microseconds per acknowledged webhook, of each that takes part."""
-        count = max(self.operations, 1)
+        """Return CPU microseconds per acknowledged webhook, of each that takes part; nothing if none was acknowledged."""
+        count = self.operations
+        if not count:
+            return {}
         parts = {"generator": self.result.cpu_seconds / count * 1e6}
         if self.samples:
             parts = {"gateway": self.gateway_cpu / count * 1e6, "database": self.database_cpu / count * 1e6, **parts}

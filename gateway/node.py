@@ -205,6 +205,9 @@ class Node:
                 self.addresses[:] = await nursery.start(self.listener.serve, self.settings.host, self.settings.port)
                 task_status.started()
                 await trio.sleep_forever()
+            except* OSError as errors:  # the system's own text does not say where
+                where = f"{self.settings.host}:{self.settings.port}"
+                raise OSError(f"cannot listen on {where}: {errors.exceptions[0]}") from None
             finally:
                 # The dashboards first: they are told to come back, while webhooks under way still finish.
                 with trio.CancelScope(shield=True):

@@ -11,5 +11,6 @@ const connection = { path: process.env.REDIS_SOCKET, maxRetriesPerRequest: null 
 const options = { removeOnComplete: true, attempts: 20, backoff: { type: "exponential", delay: 1000 } };
 
 const queue = new Queue("webhooks", { connection });
-await serve((body) => queue.add("webhook", body.toString(), options));
-new Worker("webhooks", (job) => store(JSON.parse(job.data)), { connection, concurrency: 50 });
+if (await serve((body) => queue.add("webhook", body.toString(), options))) {
+  new Worker("webhooks", (job) => store(JSON.parse(job.data)), { connection, concurrency: 50 });
+}

@@ -72,13 +72,16 @@ function signed(body, header = "") {
   return shown.length === wanted.length && timingSafeEqual(shown, wanted);
 }
 
-/** Serve; `accept` gets each signed body as bytes, and 200 is answered when it returns. What it throws is 500: Meta sends it again. */
+/**
+ * Serve; `accept` gets each signed body as bytes, and 200 is answered when it returns. What it throws is 500: Meta sends it again.
+ * Returns whether this process serves: with several, the first one only starts the others.
+ */
 export async function serve(accept) {
   if (WORKERS > 1 && cluster.isPrimary) {
     await createTable();
     setupPrimary();
     for (let each = 0; each < WORKERS; each++) cluster.fork();
-    return;
+    return false;
   }
   if (WORKERS === 1) await createTable();
   pool = new pg.Pool({ connectionString: DATABASE_URL, max: Number(process.env.POOL ?? 10) });
@@ -102,6 +105,7 @@ export async function serve(accept) {
     socket.emit("welcome", { protocol: 1 });
   });
   server.listen(PORT, "127.0.0.1");
+  return true;
 }
 
 async function createTable() {

@@ -35,6 +35,7 @@ METRICS: dict[str, Metric] = {
     "asks_per_s": Metric("round trips/s", "of 100 tasks that ask an actor each, one question after the other"),
     "conversations": Metric("conversations", "resident and idle when memory was read"),
     "bytes_per_conversation": Metric("bytes", f"of memory for each of them, with {PAST + 1} messages remembered"),
+    "bytes_per_new_conversation": Metric("bytes", "the same for conversations that have just begun, with one message"),
     "wakes_per_s": Metric("conversations/s", "woken from a snapshot in memory, one message recorded (no database)"),
     "activation_ms": Metric("ms", "median answer time of a webhook that wakes its conversation, minus that of one that need not"),
     "cold_p50_ms": Metric("ms", "median answer time of webhooks that wake their conversation from the database"),
@@ -66,13 +67,21 @@ async def _runtime(context: Context) -> None:
     if room < wanted:
         context.note(f"Free memory allows {room:,} of {wanted:,} resident conversations to be measured.")
 
+    count, seconds = min(wanted, room), context.settings.seconds
+    context.outcome.metrics |= msgspec.structs.asdict(await _figures(context, count, PAST, seconds))
+    # Memory that was used once is not given back: the second measurement of it needs another process.
+    context.stage("new conversations")
+    new = await _figures(context, max(count // 5, 1000), 0, 0.1)
+    context.outcome.metrics["bytes_per_new_conversation"] = new.bytes_per_conversation
+
+
+async def _figures(context: Context, conversations: int, past: int, seconds: float) -> _Figures:
     async def on_line(line: str) -> None:
         context.progress(line)
 
-    command = ("gateway.cli", "bench-actors", "--conversations", str(min(wanted, room)), "--past", str(PAST))
-    async with worker(*command, "--seconds", str(context.settings.seconds), on_line=on_line) as actors:
-        figures = await actors.result(_Figures)
-    context.outcome.metrics |= msgspec.structs.asdict(figures)
+    options = ("--conversations", str(conversations), "--past", str(past), "--seconds", str(seconds))
+    async with worker("gateway.cli", "bench-actors", *options, on_line=on_line) as actors:
+        return await actors.result(_Figures)
 
 
 async def _activation(context: Context) -> None:

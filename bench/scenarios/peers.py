@@ -235,7 +235,7 @@ async def _workers(context: Context, name: str, start: Start) -> int:
     speed: dict[int, float] = {}
     for workers in (1, cores):
         context.stage(f"trying {name} with {workers} processes")
-        async with start(_directory(context), workers) as contender:
+        async with start(_directory(context), workers) as contender, _dashboard(contender):
             trial = Loaded(context, name, contender)
             await trial.fill()
             speed[workers] = (await trial.take_turn(context.settings.seconds / 2)).stored_per_s

@@ -3,9 +3,9 @@
 Owns the measuring program: it stands here because it must reach the runtime and the conversation actor, which `bench` may not. Prints progress
 on standard error and one JSON object on standard output.
 
-Messages and round trips are those of actors that do nothing, so that only the runtime is measured. Memory is that of conversation actors as
-they are, on stand-ins for store and journal which keep nothing: each has been woken from a snapshot, has recorded one message more
-and is at rest.
+Messages and round trips are those of actors that do nothing, so that only the runtime is measured. Memory is that of conversation actors and the
+journal as they are, on a stand-in for the store that keeps nothing: each conversation has been woken from a snapshot, has recorded one
+message more and is at rest.
 """
 
 import sys
@@ -19,6 +19,7 @@ import trio
 import typer
 
 from actors.conversation import LIMITS, Conversation
+from actors.feed import Feed
 from actors.journal import Journal
 from actors.ports import Deliver, Relearner
 from gateway.cli.context import run
@@ -26,7 +27,7 @@ from protocol.commands import ContactRef, ReceiveMessage
 from protocol.content import Text
 from protocol.machines import conversation as machine
 from protocol.outcomes import Rejected
-from store.contract import Append, Committed, LoadedStream, RawWebhook, Store
+from store.contract import Append, Committed, LoadedStream, Outcome, QuarantineEntry, RawWebhook, Store
 from supervisor import Actor, ActorPool, Envelope
 
 ACTORS = 1000
@@ -92,26 +93,11 @@ class Countdown:
         await self._done.wait()
 
 
-class NoJournal:
-    """Accepts every append and keeps nothing."""
+class OnePast:
+    """A store in which every conversation has the same past, and which accepts every append and keeps nothing."""
 
-    def __init__(self, countdown: Countdown) -> None:
+    def __init__(self, messages: int, countdown: Countdown) -> None:
         self._countdown = countdown
-
-    def place(self, stream: str) -> tuple[int, int]:
-        """Say that everything is ours."""
-        return 0, 1
-
-    async def append(self, append: Append, webhooks: tuple[RawWebhook, ...] = ()) -> Committed:
-        """Accept."""
-        self._countdown.count(1)
-        return Committed(1, AT)
-
-
-class OneSnapshot:
-    """A store in which every conversation has the same past."""
-
-    def __init__(self, messages: int) -> None:
         state = machine.INITIAL
         for number in range(messages):
             events = machine.decide(state, received(0, number))
@@ -119,11 +105,26 @@ class OneSnapshot:
                 raise RuntimeError(events.detail)
             for event in events:
                 state = machine.evolve(state, event)
-        self._stream = LoadedStream(messages + 1, machine.encode_snapshot(state), messages + 1, ())
+        version = messages + 1  # the first event says that the conversation started
+        self._stream = LoadedStream(version, machine.encode_snapshot(state), version, ())
+        if not messages:
+            self._stream = LoadedStream(0, None, 0, ())
 
     async def load_streams(self, streams: Sequence[str]) -> list[LoadedStream]:
         """Return that past."""
         return [self._stream] * len(streams)
+
+    async def append_batch(
+        self,
+        appends: Sequence[Append],
+        *,
+        webhooks: Sequence[RawWebhook] = (),
+        quarantine: Sequence[QuarantineEntry] = (),
+        at: int,
+    ) -> list[Outcome]:
+        """Accept."""
+        self._countdown.count(len(appends))
+        return [Committed(1, at)] * len(appends)
 
 
 def received(conversation: int, number: int) -> machine.Happened:
@@ -200,7 +201,8 @@ async def asks_per_second(seconds: float) -> float:
 async def memory(conversations: int, past: int) -> tuple[float, float]:
     """Return bytes per resident idle conversation, and how many a second were woken (on one core, the store's time left out)."""
     countdown = Countdown()
-    journal, store = cast(Journal, NoJournal(countdown)), cast(Store, OneSnapshot(past))
+    store = cast(Store, OnePast(past, countdown))
+    journal = Journal(store, Feed(store), lambda: AT, on_fenced=lambda _: None)
     pool = ActorPool[str](
         "conversations",
         lambda key: Conversation("tnt_bench", key, journal, store, cast(Relearner, None)),
@@ -208,6 +210,7 @@ async def memory(conversations: int, past: int) -> tuple[float, float]:
         max_resident=conversations,
     )
     async with trio.open_nursery() as nursery:
+        await nursery.start(journal.child_spec().start)
         await nursery.start(pool.run)
         process = psutil.Process()
         before = process.memory_info().rss

@@ -23,7 +23,10 @@ from store.contract import StoreError
 from store.postgres.store import PostgresStore, open_store
 from supervisor import SupervisionError
 
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 240
+"""Columns where no terminal says how many: what is piped is searched, and should not be wrapped."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Config = Annotated[str | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
