@@ -220,13 +220,13 @@ class GatewayProcess:
         return None
 
     def _database(self) -> list[psutil.Process]:
-        for path in self.data_dir.rglob("postmaster.pid"):
-            try:
-                postmaster = psutil.Process(int(path.read_text().split("\n", 1)[0]))
-                return [postmaster, *postmaster.children(recursive=True)]
-            except (psutil.NoSuchProcess, ValueError):
-                continue
-        return []
+        """Return the embedded PostgreSQL's processes, the postmaster first; none if it does not run or the gateway uses another."""
+        try:
+            pid = int((self.data_dir / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
+            postmaster = psutil.Process(pid)
+            return [postmaster, *postmaster.children(recursive=True)]
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return []
 
     def tail(self, lines: int = 30) -> str:
         """Return the end of the log."""

@@ -3,9 +3,9 @@
 Owns sending at a rate or to saturation, and honest times. Must not know what server it loads, nor what is in a request.
 
 Open loop (`rate`): request n is due at start + n / rate whether or not earlier ones are answered, and its time counts from when it was due, so a
-server that stalls is charged for everything that had to wait (no coordinated omission). What is answered within the measured time counts, and what is
-on its way at its end, with the time it takes in the end. Closed loop (`rate` None): each connection sends its next
-request when the last is answered; that finds the saturation and says nothing of times at lower rates.
+server that stalls is charged for everything that had to wait (no coordinated omission). What is answered within the measured time counts, and
+what is on its way at its end with the time it takes in the end. Closed loop (`rate` None): each connection sends its next request when the last
+is answered; that finds the saturation and says nothing of times at lower rates.
 
 It speaks HTTP/1.1 over plain non-blocking sockets and epoll, because a generator that shares two cores with what it measures must cost
 little: about 15 µs a request. It reports its own CPU, and `limited` when it, not the server, was the bottleneck.
@@ -59,6 +59,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `answers` and `per_second` are what was answered before its end. `overdue` requests were due by then and could not be sent yet, because all
     connections were waiting: they have no time, and more than a few of them mean an overload.
+
     `sent_ever` and `acknowledged_ever` include warm-up: what a checker has to find. `last` is the number after the last request sent,
     `unacknowledged` are the numbers of those that were sent and not answered with 200.
     """

@@ -25,6 +25,12 @@ from bench.worker import worker
 OVERDUE = 0.1
 """Seconds of requests waiting to be sent at the end of a stretch beyond which it counts as an overload."""
 
+SATURATING = 64
+"""Connections of a closed loop."""
+
+OPEN = 256
+"""Connections of an open loop: as many as may be on their way at 10,000/s and 25 ms, so that they are not what limits it."""
+
 FASTEST = 20_000
 """Webhooks a second that are composed for a closed loop."""
 
@@ -172,20 +178,27 @@ class Load:
         # Items are numbered by `number * batch`: beyond all that were sent with any other size of batch.
         first = -(-self._next // batch)
         return Plan(
-            url=self._server.webhooks, work=work, rate=rate, seconds=seconds, warmup=warmup, first=first, most=most
+            url=self._server.webhooks,
+            work=work,
+            rate=rate,
+            seconds=seconds,
+            warmup=warmup,
+            connections=SATURATING if rate is None else OPEN,
+            first=first,
+            most=most,
         )
 
     async def _measure(self, plan: Plan) -> Measured:
         watch = _Watch(self._server)
 
         async def on_line(line: str) -> None:
-            if line == load.BEGIN:
-                watch.begin()
-            elif line == load.END:
-                watch.end()
-            else:
-                seconds, _, answers = line.partition(" ")
-                self._context.progress(f"{float(seconds):.0f} s, {int(answers):,} webhooks answered")
+            match line.split():
+                case [load.BEGIN]:
+                    watch.begin()
+                case [load.END]:
+                    watch.end()
+                case [seconds, answers] if answers.isdecimal():
+                    self._context.progress(f"{float(seconds):.0f} s, {int(answers):,} webhooks answered")
 
         self._context.progress("composing webhooks")
         async with worker("bench.load", plan=plan, on_line=on_line) as generator, trio.open_nursery() as nursery:
@@ -263,7 +276,9 @@ class _Watch:
         self._began = time.monotonic(), self._strange_cpu()
 
     def end(self) -> None:
-        """Note that the measured time ends."""
+        """Note that the measured time ends. It may never have begun: everything was sent in the warm-up."""
+        if not self._measuring:
+            return
         self._measuring = False
         self._sample()
         at, cpu = self._began

@@ -71,6 +71,11 @@ class Frame:
         return len(self.wire)
 
 
+NOTHING = Frame(b"")
+"""No message at all: what `WebSocket.send_frames` is given to write only what a `try_send_frames` left behind."""
+NOTHING.wire = b""
+
+
 class SocketClosed(Exception):
     """The WebSocket is gone. `code` is the peer's RFC 6455 close code, 1006 when it vanished without one."""
 
@@ -108,6 +113,9 @@ class WebSocket(Protocol):
 
     async def send_frames(self, frames: list[Frame]) -> None:
         """Send many text messages in as few writes as the lane allows. Raises SocketClosed."""
+
+    def try_send_frames(self, frames: list[Frame]) -> list[Frame]:
+        """Send what can be sent without waiting; return what `send_frames` still has to be called with (perhaps `NOTHING`). Raises SocketClosed."""
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with `code`; returns within a bounded time even when the peer does not read. Never raises SocketClosed."""

@@ -7,6 +7,7 @@ parley (rest_for_one)
 ├─ routes         who is who: tenants, endpoints, keys
 ├─ actors         journal ▸ feed ▸ tenants ▸ conversations  (actors.tree)
 ├─ deadlines      ends the waiting for commits that do not come
+├─ pump           writes to dashboards
 ├─ sockets        Socket.IO's sessions
 ├─ housekeeping   retention
 └─ listener       the port: the last to open, the first to close
@@ -42,6 +43,7 @@ from gateway.metrics import Metrics
 from gateway.providers.whatsapp_cloud import WhatsAppCloud
 from gateway.realtime.dashboards import dashboard_namespace
 from gateway.realtime.engine import EngineSettings
+from gateway.realtime.pump import Pump
 from gateway.realtime.session import Sessions
 from gateway.realtime.socketio import SocketIOServer
 from gateway.realtime.websocket import dashboard_socket
@@ -111,11 +113,13 @@ class Node:
         )
         origins = frozenset(settings.allowed_origins)
         self.sessions = Sessions(self.feed, self._authenticate, limit=settings.connections)
+        self.pump = Pump()
         self.socketio = SocketIOServer(
             {"/": dashboard_namespace(self.sessions)},
             EngineSettings(
                 origins=origins, max_outbox_bytes=settings.socket_queue_bytes, max_sessions=settings.connections
             ),
+            pump=self.pump,
         )
         self.routes.on_keys_revoked(self._close_sessions)
         app = create_app(
@@ -153,6 +157,7 @@ class Node:
                 ChildSpec("routes", self.routes.run),
                 ChildSpec("actors", self.tree.run, shutdown=60.0, stop=self.tree.stop, inspect=self.tree.inspect),
                 ChildSpec("deadlines", self.ingress.deadlines.run),
+                ChildSpec("pump", self.pump.run),
                 ChildSpec("sockets", self.socketio.run, shutdown=10.0),
                 ChildSpec("housekeeping", self._housekeeping),
                 ChildSpec("listener", self._listen, shutdown=settings.drain_seconds + 10.0),

@@ -20,17 +20,19 @@ import trio
 
 from bench.peers import install
 from bench.simulators.world import SimTenant
+from bench.worker import WorkerFailed
 
 START_SECONDS = 30.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
+"""PostgreSQL writes out all it has in memory before it ends."""
 POOL = 10
 """Connections to PostgreSQL a process: pg's own default; more did not store more."""
 
 BUSINESS = SimTenant("300000000000001", "200000000000001", "peer-app-secret-0123456789", "4930000001")
 
 
-class PeerFailed(Exception):
-    """A peer did not start, or ended by itself. The text has the end of what it said."""
+class PeerFailed(WorkerFailed):
+    """A peer did not start, or ended by itself."""
 
 
 class Cpu(NamedTuple):
@@ -222,9 +224,13 @@ def _free_port() -> int:
 
 def _tree_cpu(pid: int) -> float:
     """Return the CPU seconds of a process and all its descendants; what ended ones used is in their parent's account."""
-    root = psutil.Process(pid)
+    try:
+        root = psutil.Process(pid)
+        tree = (root, *root.children(recursive=True))
+    except psutil.NoSuchProcess as gone:
+        raise PeerFailed(f"process {pid} ended by itself") from gone
     total = 0.0
-    for process in (root, *root.children(recursive=True)):
+    for process in tree:
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:

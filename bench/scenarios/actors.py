@@ -17,7 +17,7 @@ from bench.worker import worker
 ABOUT = "mailbox messages, ask round trips, memory per resident conversation, activation"
 
 CONVERSATIONS = 1_000_000
-QUICK_CONVERSATIONS = 10_000
+QUICK_CONVERSATIONS = 5_000
 PAST = 10
 """Messages that each conversation had before it was woken."""
 WEIGHT = 6000

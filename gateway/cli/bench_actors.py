@@ -8,6 +8,7 @@ journal as they are, on a stand-in for the store that keeps nothing: each conver
 message more and is at rest.
 """
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -144,6 +145,8 @@ def bench_actors(
     """Measure the actor runtime in this process; `parley bench actors` runs it and makes a report of it."""
 
     async def command() -> None:
+        gc.collect()
+        gc.freeze()  # as the gateway does once it is ready
         sys.stderr.write("messages\n")
         messages = await messages_per_second(seconds)
         sys.stderr.write("round trips\n")

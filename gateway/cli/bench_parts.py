@@ -22,6 +22,7 @@ from store.postgres.embedded import attach
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 
 OK = Response(200)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @app.command()
@@ -40,7 +41,8 @@ def listener(port: int) -> None:
             await nursery.start(serving.serve, "127.0.0.1", port)
             gc.collect()
             gc.freeze()  # as the whole gateway does once it is ready
-            await _signalled()
+            with trio.open_signal_receiver(*SIGNALS) as signals:
+                await anext(signals)
             nursery.cancel_scope.cancel()
 
     run(command)
@@ -51,17 +53,13 @@ def database(data_dir: Path) -> None:
     """Run the embedded PostgreSQL of a directory."""
 
     async def command() -> None:
-        async with attach(data_dir, keep=False) as url:
-            print(url, flush=True)
-            await _signalled()
+        # Open for as long as the server takes to stop: a second signal meanwhile must not leave it behind.
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            async with attach(data_dir, keep=False) as url:
+                print(url, flush=True)
+                await anext(signals)
 
     run(command)
-
-
-async def _signalled() -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            return
 
 
 async def _nothing_else(

@@ -19,7 +19,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_accept_token
 
-from gateway.http import Frame, Request, Response, SocketClosed, SocketHandler, WebSocket
+from gateway.http import NOTHING, Frame, Request, Response, SocketClosed, SocketHandler, WebSocket
 from gateway.listener.answers import CLOSE, Answers
 from gateway.listener.limits import LINGER_SECONDS, Limits
 from gateway.listener.refusals import BAD_HANDSHAKE, BAD_HANDSHAKE_VERSION, DRAINING, FAILED, Refusal
@@ -70,6 +70,7 @@ class LaneWebSocket:
         self._size = 0
         # One frame's bytes must not get between another's, whichever tasks they come from.
         self._send_lock = trio.Lock()
+        self._unsent = b""  # what `try_send_frames` left behind: it comes before anything else
 
     @property
     def request(self) -> Request:
@@ -136,6 +137,19 @@ class LaneWebSocket:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._write(b"".join([frame.wire for frame in frames]))
 
+    def try_send_frames(self, frames: list[Frame]) -> list[Frame]:
+        """Send what the kernel's buffer takes; [NOTHING] says that something is left for `send_frames`. Raises SocketClosed."""
+        self._open_frames()
+        if self._send_lock.locked():
+            return frames  # somebody waits for the peer to read
+        data = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+        try:
+            self._unsent = self._wire.try_send(self._unsent + data if self._unsent else data)
+        except trio.BrokenResourceError:
+            self._end(SocketClosed())
+            self._check_open()
+        return [NOTHING] if self._unsent else []
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with `code`, in at most `close_seconds`; a peer that does not answer is cut off."""
         if self._closed is not None:
@@ -153,7 +167,8 @@ class LaneWebSocket:
         try:
             async with self._send_lock:
                 if self._frames.state is ConnectionState.OPEN:
-                    await self._wire.send(bytes(self._frames.send(CloseConnection(code=code, reason=reason))))
+                    last = bytes(self._frames.send(CloseConnection(code=code, reason=reason)))
+                    await self._wire.send(self._unsent + last)
         except trio.BrokenResourceError:
             return
         while self._closed is None:
@@ -247,7 +262,7 @@ class LaneWebSocket:
         with trio.move_on_after(self._limits.close_seconds):
             try:
                 async with self._send_lock:
-                    await self._wire.send(bytes(data))
+                    await self._wire.send(self._unsent + data)
             except trio.BrokenResourceError:
                 return
 
@@ -260,7 +275,8 @@ class LaneWebSocket:
             except trio.WouldBlock:
                 await self._send_lock.acquire()
             try:
-                await self._wire.send(data)
+                unsent, self._unsent = self._unsent, b""
+                await self._wire.send(unsent + data if unsent else data)
             finally:
                 self._send_lock.release()
         except trio.BrokenResourceError:

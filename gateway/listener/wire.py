@@ -38,6 +38,9 @@ class Wire(Protocol):
             trio.BrokenResourceError: the peer is gone, or has not read for too long.
         """
 
+    def try_send(self, data: bytes) -> bytes:
+        """Send what can be sent without waiting, and return the rest. Raises trio.BrokenResourceError."""
+
     async def finish(self) -> None:
         """Say that nothing more will be sent, as far as the transport can."""
 
@@ -88,6 +91,16 @@ class SocketWire:
             raise trio.BrokenResourceError from error
         if sent < len(data):
             await self._send_rest(memoryview(data)[sent:])
+
+    def try_send(self, data: bytes) -> bytes:
+        """Send what the kernel's buffer takes, and return the rest. Raises trio.BrokenResourceError."""
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        return data[sent:]
 
     async def _send_rest(self, rest: memoryview) -> None:
         while rest:
@@ -156,6 +169,10 @@ class StreamWire:
                     raise trio.BrokenResourceError("the peer does not read")
         except trio.ClosedResourceError as error:
             raise trio.BrokenResourceError from error
+
+    def try_send(self, data: bytes) -> bytes:
+        """Send nothing: a stream has no way to write without waiting."""
+        return data
 
     async def finish(self) -> None:
         """Half-close, where the transport can."""

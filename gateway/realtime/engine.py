@@ -45,6 +45,7 @@ import trio
 from gateway.http import Frame, Headers, Request, Response, SocketClosed, WebSocket
 from gateway.realtime import CloseCode
 from gateway.realtime.outbox import DEFAULT_MAX_BYTES, Outbox
+from gateway.realtime.pump import Pump
 from protocol import engineio
 from protocol.engineio import Beat, PacketType, Refusal, State, Step, Transport
 from protocol.errors import RemoteProtocolError
@@ -106,7 +107,7 @@ class Session:
         """Authorises the session: never logged, never shown. A Socket.IO id is another one."""
         self.request = request
         self.state = state
-        self.outbox: Outbox[Frame | bytes] = Outbox(settings.max_outbox_bytes)
+        self.outbox: Outbox[Frame | bytes] = Outbox(settings.max_outbox_bytes, server.pump)
         self.closed = trio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -278,6 +279,11 @@ class Session:
             self._lose_carrier()
 
     async def _write(self, ws: WebSocket) -> None:
+        def direct(batch: list[Frame | bytes]) -> list[Frame | bytes]:
+            texts = [item for item in batch if isinstance(item, Frame)]
+            return [*ws.try_send_frames(texts)] if len(texts) == len(batch) else batch
+
+        self.outbox.write_through(direct)
         try:
             while batch := await self.outbox.drain():
                 await _send(ws, batch)
@@ -358,7 +364,11 @@ async def _send(ws: WebSocket, batch: list[Frame | bytes]) -> None:
 class EngineServer:
     """All Engine.IO sessions of one path. `http` and `websocket` are handlers for the listener's lanes."""
 
-    def __init__(self, application: Application, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self, application: Application, settings: EngineSettings | None = None, *, pump: Pump | None = None
+    ) -> None:
+        """Without a `pump` every WebSocket's own task writes everything."""
+        self.pump = pump
         self._application = application
         self._settings = settings or EngineSettings()
         self._sessions: dict[str, Session] = {}

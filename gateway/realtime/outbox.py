@@ -12,15 +12,20 @@ Theory of operation
    write therefore carries more, instead of there being more writes.
 3. What was taken still counts until `drain` is called again: a batch that sits in a blocked `send_all` is memory too.
    So an outbox never holds more than `max_bytes`, in flight or not.
-4. One task drains at a time. Whoever produces at the client's pace (a catch-up read after a resume) waits in
+4. With a pump, the waiting task is not woken for what can be written without it: the pump calls `flush`, which gives everything to `direct`
+   and wakes the task only for what that leaves.
+5. One task drains at a time. Whoever produces at the client's pace (a catch-up read after a resume) waits in
    `wait_below` before it reads on.
 """
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Generic, TypeVar
 
 import msgspec
 import trio
+
+from gateway.http import SocketClosed
+from gateway.realtime.pump import Pump
 
 DEFAULT_MAX_BYTES = 1 << 20  # the bound of the reliability scorecard: 1 MiB for each client that does not read
 
@@ -46,9 +51,12 @@ class Outbox(Generic[T]):
     __slots__ = (
         "_batches",
         "_closed",
+        "_direct",
         "_in_flight",
         "_items",
+        "_marked",
         "_max_bytes",
+        "_pump",
         "_pushed_bytes",
         "_pushed_items",
         "_queued",
@@ -56,8 +64,11 @@ class Outbox(Generic[T]):
         "_room",
     )
 
-    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, pump: Pump | None = None) -> None:
         self._max_bytes = max_bytes
+        self._pump = pump
+        self._marked = False
+        self._direct: Callable[[list[T]], list[T]] | None = None
         self._items: list[T] = []
         self._queued = 0
         self._in_flight = 0
@@ -77,8 +88,37 @@ class Outbox(Generic[T]):
         self._queued += size
         self._pushed_items += 1
         self._pushed_bytes += size
-        self._wake_reader()
+        if self._direct is None or self._pump is None:
+            self._wake_reader()
+        elif self._reader is not None and not self._marked:
+            self._marked = True
+            self._pump.mark(self)
         return True
+
+    def write_through(self, direct: Callable[[list[T]], list[T]] | None) -> None:
+        """From now on let the pump write with `direct`: it writes without waiting, and returns what is left for the task that drains.
+
+        None: that task writes everything. Raises nothing; whatever `direct` raises makes the task find out by itself.
+        """
+        self._direct = direct
+
+    def flush(self) -> None:
+        """Write what is queued if the draining task waits for it; called by the pump."""
+        self._marked = False
+        if self._reader is None or not self._items:
+            return  # the task is busy, and comes for the rest
+        if self._direct is not None:
+            items = self._take()
+            try:
+                left = self._direct(items)
+            except SocketClosed:
+                left = items
+            self._written()
+            if not left:
+                return
+            self._items = left
+            self._queued = sum(map(len, left))
+        self._wake_reader()
 
     async def drain(self) -> list[T]:
         """Wait until there is something and take all of it, in order. Returns [] once closed and empty.

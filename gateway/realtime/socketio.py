@@ -47,6 +47,7 @@ import trio
 from gateway.http import Frame, Request, Response, WebSocket
 from gateway.realtime import CloseCode
 from gateway.realtime.engine import EngineServer, EngineSettings, EngineStatistics, Session
+from gateway.realtime.pump import Pump
 from protocol import socketio
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.socketio import Packet, PacketType
@@ -291,11 +292,12 @@ class SocketIOServer:
         settings: EngineSettings | None = None,
         *,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        pump: Pump | None = None,
     ) -> None:
         self.namespaces = namespaces
         self.settings = settings or EngineSettings()
         self.connect_timeout = connect_timeout
-        self._engine = EngineServer(lambda session: _Client(self, session), self.settings)
+        self._engine = EngineServer(lambda session: _Client(self, session), self.settings, pump=pump)
         self.rooms = Rooms()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -7,10 +7,8 @@ Theory of operation
 -------------------
 1. The handshake decides what HTTP can say: 403 for a foreign Origin, 401 for a wrong key in a header, 503 while keys cannot be checked. Everything
    else is said by a close code, which a page's script can read.
-2. One task reads and one writes. The writer takes all that is queued and hands it to the lane as one write, so a client that falls behind costs
-   fewer writes, not more. A client that is quiet is written to at once. One that was written to a moment ago waits for the beat that
-   all such clients share, so that what comes meanwhile joins: a write costs three times what pushing and encoding do, and a timer
-   for each client costs more than the write.
+2. One task reads and one writes. What is queued is written by the pump, for all clients on one beat; the writer has what a client's kernel buffer
+   does not take, and takes all that has gathered meanwhile as one write, so a client that falls behind costs fewer writes, not more.
 3. Closing is begun by anybody (`close`), synchronously. The writer then still writes what is queued (nothing for a slow consumer), within
    CLOSE_SECONDS, and closes with the code. A write that is already under way is not cut within that time: bytes of a close frame in the
    middle of another frame would tell the client nothing.
@@ -24,6 +22,7 @@ from gateway.http import Frame, Response, SocketClosed, SocketHandler, WebSocket
 from gateway.listener.refusals import Refusal
 from gateway.realtime.handshake import origin_allowed
 from gateway.realtime.outbox import DEFAULT_MAX_BYTES, Outbox
+from gateway.realtime.pump import Pump
 from gateway.realtime.session import Identity, Session, SessionRefused, Sessions
 from gateway.routing import presented_key
 from protocol import frames
@@ -34,10 +33,6 @@ from store.contract import StoreUnavailable
 AUTHENTICATION_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 """How long a closing connection may go on taking what is queued for it. With the lane's own limit it ends in less than 10 s."""
-BEAT_SECONDS = 0.05
-"""What a busy client's events may wait for each other: three frames of a screen. A client gets some 20 small writes a second at most."""
-BEAT_BATCH = 16
-"""Events after which a write has paid for itself: more than these need not wait for others. So a catch-up goes at the client's pace."""
 REASON_BYTES = 123
 """What a close frame has room for (RFC 6455, section 5.5: 125 bytes, two of them the code)."""
 
@@ -51,34 +46,17 @@ def event_message(fields: bytes) -> Frame:
     return Frame(b'{"type":"event",' + fields + b"}")
 
 
-class _Beat:
-    """Where busy writers wait for each other. Whoever comes first keeps the time for all: no task beside them is needed."""
-
-    def __init__(self) -> None:
-        self._next: trio.Event | None = None
-
-    async def wait(self) -> None:
-        if self._next is not None:
-            await self._next.wait()
-            return
-        self._next = trio.Event()
-        try:
-            await trio.sleep(BEAT_SECONDS)
-        finally:  # cancelled, it lets the others go early
-            self._next.set()
-            self._next = None
-
-
 class _SocketLink:
     """A `session.Link` to one WebSocket."""
 
     encode: Callable[[bytes], Frame] = staticmethod(event_message)
 
-    def __init__(self, max_queue_bytes: int) -> None:
+    def __init__(self, max_queue_bytes: int, pump: Pump | None, direct: Callable[[list[Frame]], list[Frame]]) -> None:
         self.code = 1000
         self.reason = ""
         self.scope = trio.CancelScope()
-        self._outbox: Outbox[Frame] = Outbox(max_queue_bytes)
+        self._outbox: Outbox[Frame] = Outbox(max_queue_bytes, pump)
+        self._outbox.write_through(direct)
         self._closing = False
 
     def push(self, frame: Frame) -> bool:
@@ -105,27 +83,25 @@ class _SocketLink:
     def queued_bytes(self) -> int:
         return self._outbox.held_bytes
 
-    async def write(self, ws: WebSocket, beat: _Beat) -> None:
-        """Write what is queued until the link is closed and all of it written. Raises SocketClosed."""
-        busy_until = 0.0
-        # What has gathered is taken without a trip round the scheduler; nothing gathers unless others had their turn.
-        while batch := self._outbox.drain_nowait() or await self._outbox.drain():
+    async def write(self, ws: WebSocket) -> None:
+        """Write what the pump leaves until the link is closed and all of it written. Raises SocketClosed."""
+        while batch := await self._outbox.drain():
             await ws.send_frames(batch)
-            now = trio.current_time()
-            if now < busy_until and len(batch) < BEAT_BATCH:
-                await beat.wait()
-            busy_until = now + 2 * BEAT_SECONDS
 
 
 def dashboard_socket(
-    sessions: Sessions, *, origins: frozenset[str] = frozenset(), max_queue_bytes: int = DEFAULT_MAX_BYTES
+    sessions: Sessions,
+    *,
+    origins: frozenset[str] = frozenset(),
+    max_queue_bytes: int = DEFAULT_MAX_BYTES,
+    pump: Pump | None = None,
 ) -> SocketHandler:
     """Return the handler of `/ws`.
 
     `origins` are those allowed beside the gateway's own (`https://inbox.example`; `*`: any). A client for which more than
-    `max_queue_bytes` wait is closed; with less than the default, resuming from a full ring may do that.
+    `max_queue_bytes` wait is closed; with less than the default, resuming from a full ring may do that. Without a `pump` every
+    client's own task writes everything.
     """
-    beat = _Beat()
 
     async def serve(ws: WebSocket) -> None:
         identity = await _admit(ws, sessions, origins)
@@ -133,7 +109,7 @@ def dashboard_socket(
             await ws.reject(identity)
             return
         await ws.accept()
-        link = _SocketLink(max_queue_bytes)
+        link = _SocketLink(max_queue_bytes, pump, ws.try_send_frames)
         try:
             async with sessions.open(link) as session:
                 if identity is not None:
@@ -141,7 +117,7 @@ def dashboard_socket(
                 with link.scope:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_read, ws, link, session, sessions)
-                        await _write(ws, link, beat)
+                        await _write(ws, link)
                         nursery.cancel_scope.cancel()
         except SessionRefused as refused:
             link.close(refused.code, refused.reason)
@@ -209,8 +185,8 @@ async def _receive(ws: WebSocket) -> ClientFrame:
     return decode_client(message)
 
 
-async def _write(ws: WebSocket, link: _SocketLink, beat: _Beat) -> None:
+async def _write(ws: WebSocket, link: _SocketLink) -> None:
     try:
-        await link.write(ws, beat)
+        await link.write(ws)
     except SocketClosed:
         return  # whatever was still queued, its client resumes without it

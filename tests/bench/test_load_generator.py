@@ -1,8 +1,10 @@
 """The load generator against a server that does what the test says: what it counts, and that nothing flatters the server."""
 
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,7 +12,11 @@ from hdrh.histogram import HdrHistogram
 
 from bench.bodies import Work, bodies, item_of
 from bench.load import Generator, Plan, Result
+from bench.measure import Load
+from bench.scenario import Context, Settings
+from bench.server import Server as DeadServer
 from bench.simulators.world import SimTenant
+from bench.worker import WorkerFailed
 from protocol.signatures import sign
 
 TENANTS = tuple(SimTenant(f"30000000000000{n}", f"20000000000000{n}", f"secret-{n}", f"493000000{n}") for n in range(3))
@@ -146,3 +152,13 @@ async def test_message_ids_tell_their_numbers() -> None:
     assert item_of(f"wamid.{message_id}", 7) == 123
     assert item_of(f"wamid.{message_id}", 8) is None
     assert item_of("wamid.somebody-elses", 7) is None
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_not_there_is_named_not_measured(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    context = Context(Settings(), tmp_path, lambda _: None)
+    load = Load(context, DeadServer(url, TENANTS, (), None), conversations=5)
+    with pytest.RaisesGroup(pytest.RaisesExc(WorkerFailed, match="Connection refused"), flatten_subgroups=True):
+        await load.closed(seconds=1.0, warmup=0.0, most=10)

@@ -100,7 +100,7 @@ async def announced_port(log: Path) -> int:
     """Wait until a gateway says in its log where it listens."""
     with trio.fail_after(20):
         while True:
-            for line in log.read_text().splitlines():
+            for line in (await trio.Path(log).read_text()).splitlines():
                 if '"ready"' in line:
                     return int(json.loads(line)["address"].rpartition(":")[2])
             await trio.sleep(0.05)

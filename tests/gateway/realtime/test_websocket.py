@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import actors.feed
-import gateway.realtime.websocket as gateway_websocket
 from actors.feed import Feed
 from gateway.http import Frame, Headers
 from gateway.realtime.outbox import DEFAULT_MAX_BYTES
@@ -269,33 +268,7 @@ async def test_what_is_published_together_leaves_in_one_write(
     assert client.writes[before + 1 :] == [1, 40]
 
 
-async def test_a_quiet_client_is_written_to_at_once_and_a_busy_one_at_each_beat(
-    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
-    clients = [await subscribed(gateway, nursery) for _ in range(3)]
-    for client in clients:
-        await client.frame()
-    for _ in range(5):
-        await trio.sleep(1)
-        began = trio.current_time()
-        for _ in range(2):  # one event that follows another by itself is not yet a stream
-            gateway.publish()
-            for client in clients:
-                await client.frame()
-        assert trio.current_time() == began
-    await trio.sleep(1)
-    before = len(clients[0].writes)
-    for _ in range(500):
-        gateway.publish()
-        await trio.sleep(0.01)
-    await trio.sleep(0.06)
-    for client in clients:
-        assert [frame["offset"] for frame in await client.frames(500)] == list(range(11, 511))
-        assert sum(client.writes[before:]) == 500
-        assert 80 <= len(client.writes) - before <= 104
-
-
-async def test_a_writer_that_keeps_the_beat_and_leaves_holds_up_nobody(
+async def test_clients_that_leave_hold_up_nobody(
     gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     clients = [await subscribed(gateway, nursery) for _ in range(3)]
@@ -362,19 +335,17 @@ requests = st.fixed_dictionaries(
 @given(messages=st.lists(requests | st.text(max_size=20) | st.binary(max_size=5), max_size=5))
 async def test_any_message_is_answered_or_closed_with_bad_frame(messages: list[str | bytes]) -> None:
     gateway = Gateway()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gateway_websocket, "BEAT_SECONDS", 0)
-        async with trio.open_nursery() as nursery:
-            client = await connect(gateway, nursery)
-            client.client_send(*messages)
-            answers = []
-            with suppress(trio.EndOfChannel):
-                for _ in range(1 + len(messages)):
-                    answers.append(await client.client_receive())
-            if len(answers) <= len(messages):
-                assert client.close_code == 4000
-            client.client_close()
-            assert await client.client_rest() == []
+    async with trio.open_nursery() as nursery:
+        client = await connect(gateway, nursery)
+        client.client_send(*messages)
+        answers = []
+        with suppress(trio.EndOfChannel):
+            for _ in range(1 + len(messages)):
+                answers.append(await client.client_receive())
+        if len(answers) <= len(messages):
+            assert client.close_code == 4000
+        client.client_close()
+        assert await client.client_rest() == []
 
 
 # --- ends ----------------------------------------------------------------------------------------------------------------
