@@ -110,6 +110,8 @@ class GatewayProcess:
             stderr=self._log_file,
             stdout=self._log_file,
             env=environment(self._more),
+            # A Ctrl-C goes to all of a terminal's group, and `stop` would be the second signal, which ends a gateway without its database.
+            start_new_session=True,
         )
         while process.poll() is None:
             if trio.current_time() - began > START_SECONDS:

@@ -195,14 +195,13 @@ class Ingress:
 
     async def _owners(self, item: Item, secret: str) -> Sequence[Endpoint]:
         """Return the endpoints an item is for, of those that the signature speaks for."""
-        routes, name = self._routes, self.provider.name
+        routes, name, secret_of = self._routes, self.provider.name, self.provider.secret_of
         if item.endpoint is not None:
             endpoint = routes.endpoint(name, item.endpoint) or await routes.find_endpoint(name, item.endpoint)
-            found: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
-        else:
-            by_tenant = {each.tenant: each for each in reversed(routes.endpoints_of_account(name, item.account))}
-            found = tuple(by_tenant.values())  # a notice about an account goes to each of its tenants once
-        return [each for each in found if self.provider.secret_of(each) == secret]
+            return (endpoint,) if endpoint is not None and secret_of(endpoint) == secret else ()
+        # A notice about an account goes to each of its tenants once.
+        by_tenant = {each.tenant: each for each in reversed(routes.endpoints_of_account(name, item.account))}
+        return [each for each in by_tenant.values() if secret_of(each) == secret]
 
     async def _post_all(
         self, deliverable: Sequence[tuple[Item, Endpoint]], webhook: RawWebhook, aside: list[QuarantineEntry]

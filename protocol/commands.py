@@ -16,7 +16,7 @@ Origin = Literal["customer", "echo", "history"]
 ReceiptStatus = Literal["sent", "delivered", "read", "played", "failed"]
 
 
-class ContactRef(msgspec.Struct, frozen=True, omit_defaults=True):
+class ContactRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Every way a provider named one contact. At least one of `phone`, `user_id`, `parent_user_id`, `group_id` is set.
 
     `phone` is digits only; `user_id` is the provider's business-scoped id (a person with a username may have no phone number here).
@@ -43,7 +43,7 @@ class ContactRef(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(found)
 
 
-class ReceiveMessage(msgspec.Struct, frozen=True, tag="receive_message", omit_defaults=True):
+class ReceiveMessage(msgspec.Struct, frozen=True, tag="receive_message", omit_defaults=True, gc=False):
     """A message exists: the customer wrote it, or (echo, history) it was written elsewhere. `outbound` tells its direction."""
 
     message_id: str
@@ -61,7 +61,7 @@ class ReceiveMessage(msgspec.Struct, frozen=True, tag="receive_message", omit_de
     """Only in a group: what that participant calls themselves; the contact's own `name` is the group's."""
 
 
-class EditMessage(msgspec.Struct, frozen=True, tag="edit_message", omit_defaults=True):
+class EditMessage(msgspec.Struct, frozen=True, tag="edit_message", omit_defaults=True, gc=False):
     """The author replaced the content of `original_id`."""
 
     message_id: str
@@ -70,7 +70,7 @@ class EditMessage(msgspec.Struct, frozen=True, tag="edit_message", omit_defaults
     outbound: bool = False
 
 
-class RevokeMessage(msgspec.Struct, frozen=True, tag="revoke_message", omit_defaults=True):
+class RevokeMessage(msgspec.Struct, frozen=True, tag="revoke_message", omit_defaults=True, gc=False):
     """The author took `original_id` back."""
 
     message_id: str
@@ -78,7 +78,7 @@ class RevokeMessage(msgspec.Struct, frozen=True, tag="revoke_message", omit_defa
     outbound: bool = False
 
 
-class RecordReceipt(msgspec.Struct, frozen=True, tag="record_receipt", omit_defaults=True):
+class RecordReceipt(msgspec.Struct, frozen=True, tag="record_receipt", omit_defaults=True, gc=False):
     """The provider says how far an outbound message came. `status` None: a status this version does not know, kept by `raw_status`."""
 
     message_id: str
@@ -91,7 +91,7 @@ class RecordReceipt(msgspec.Struct, frozen=True, tag="record_receipt", omit_defa
     conversation: RawJSON = msgspec.UNSET
 
 
-class ChangeIdentity(msgspec.Struct, frozen=True, tag="change_identity", omit_defaults=True):
+class ChangeIdentity(msgspec.Struct, frozen=True, tag="change_identity", omit_defaults=True, gc=False):
     """The contact is now known by `new`; ids in `old` that `new` replaces no longer lead here."""
 
     message_id: str
@@ -101,7 +101,7 @@ class ChangeIdentity(msgspec.Struct, frozen=True, tag="change_identity", omit_de
     note: str | None = None
 
 
-class RecordCall(msgspec.Struct, frozen=True, tag="record_call", omit_defaults=True):
+class RecordCall(msgspec.Struct, frozen=True, tag="record_call", omit_defaults=True, gc=False):
     """A call's step: `event` is connect, terminate, or a call status in lower case. `payload` is the provider's whole item."""
 
     call_id: str
@@ -110,7 +110,7 @@ class RecordCall(msgspec.Struct, frozen=True, tag="record_call", omit_defaults=T
     by_customer: bool = False
 
 
-class SetPreference(msgspec.Struct, frozen=True, tag="set_preference", omit_defaults=True):
+class SetPreference(msgspec.Struct, frozen=True, tag="set_preference", omit_defaults=True, gc=False):
     """The customer allowed or stopped a category of messages: `value` is stop, resume or signup.
 
     `reference` is the provider's id of the sign-up, where there was one.
@@ -122,14 +122,14 @@ class SetPreference(msgspec.Struct, frozen=True, tag="set_preference", omit_defa
     reference: str | None = None
 
 
-class KeepUnknown(msgspec.Struct, frozen=True, tag="keep_unknown", omit_defaults=True):
+class KeepUnknown(msgspec.Struct, frozen=True, tag="keep_unknown", omit_defaults=True, gc=False):
     """An item of a conversation that this version does not understand: kept whole, shown, replayable."""
 
     what: str
     payload: msgspec.Raw
 
 
-class RecordNotice(msgspec.Struct, frozen=True, tag="record_notice", omit_defaults=True):
+class RecordNotice(msgspec.Struct, frozen=True, tag="record_notice", omit_defaults=True, gc=False):
     """Something about the account, a template, a number or a group; not about one conversation. `payload` is the change's whole value."""
 
     topic: str
@@ -149,7 +149,7 @@ ConversationCommand = (
 )
 
 
-class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One item of a webhook, ready to be routed.
 
     `endpoint` is the provider's id of the business's side (phone_number_id); None where the provider named only the account (`account`,
@@ -165,7 +165,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     command: ConversationCommand | RecordNotice
 
 
-class BadItem(msgspec.Struct, frozen=True, omit_defaults=True):
+class BadItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An item that could not be decoded: quarantined by itself, its siblings go on. `payload` is its JSON as received."""
 
     account: str

@@ -3,6 +3,8 @@
 One tagged union, `Content`, that the dashboards, bots and later providers share. A provider's codec translates its own wire shapes into
 these; what it does not understand becomes `Unsupported` with the original JSON inside, never nothing.
 Must not know any provider's field names.
+
+All of it is data without cycles: `gc=False` spares the collector from looking at every message, receipt and event.
 """
 
 from typing import Literal
@@ -16,13 +18,13 @@ RawJSON = msgspec.Raw | msgspec.UnsetType
 ReplySource = Literal["button", "list", "flow", "template_button", "call_permission"]
 
 
-class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True, gc=False):
     """Plain text, up to 4096 characters on WhatsApp."""
 
     body: str
 
 
-class Media(msgspec.Struct, frozen=True, tag="media", omit_defaults=True):
+class Media(msgspec.Struct, frozen=True, tag="media", omit_defaults=True, gc=False):
     """A file the provider holds. `sha256` is lower-case hex of the file's digest; `url` is short-lived and needs the provider's token."""
 
     kind: MediaKind
@@ -36,7 +38,7 @@ class Media(msgspec.Struct, frozen=True, tag="media", omit_defaults=True):
     animated: bool = False
 
 
-class Location(msgspec.Struct, frozen=True, tag="location", omit_defaults=True):
+class Location(msgspec.Struct, frozen=True, tag="location", omit_defaults=True, gc=False):
     """A place in WGS 84 degrees."""
 
     latitude: float
@@ -46,14 +48,14 @@ class Location(msgspec.Struct, frozen=True, tag="location", omit_defaults=True):
     url: str | None = None
 
 
-class Contacts(msgspec.Struct, frozen=True, tag="contacts", omit_defaults=True):
+class Contacts(msgspec.Struct, frozen=True, tag="contacts", omit_defaults=True, gc=False):
     """Shared address-book cards, as the provider described them. `requested` when they answer a request for the person's number."""
 
     cards: tuple[msgspec.Raw, ...]
     requested: bool = False
 
 
-class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True, gc=False):
     """A tap on something the business offered. `id` is the business's own; `data` is a flow's or permission's JSON text, user-controlled."""
 
     source: ReplySource
@@ -63,14 +65,14 @@ class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
     data: str | None = None
 
 
-class Reaction(msgspec.Struct, frozen=True, tag="reaction", omit_defaults=True):
+class Reaction(msgspec.Struct, frozen=True, tag="reaction", omit_defaults=True, gc=False):
     """An emoji on `target` (the provider's message id); None takes it back."""
 
     target: str
     emoji: str | None = None
 
 
-class OrderItem(msgspec.Struct, frozen=True, omit_defaults=True):
+class OrderItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One line of an order. `price` is a decimal written as text: money is never a float."""
 
     product: str
@@ -79,7 +81,7 @@ class OrderItem(msgspec.Struct, frozen=True, omit_defaults=True):
     currency: str
 
 
-class Order(msgspec.Struct, frozen=True, tag="order", omit_defaults=True):
+class Order(msgspec.Struct, frozen=True, tag="order", omit_defaults=True, gc=False):
     """A cart sent from a catalogue."""
 
     catalog_id: str
@@ -87,11 +89,11 @@ class Order(msgspec.Struct, frozen=True, tag="order", omit_defaults=True):
     text: str | None = None
 
 
-class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", gc=False):
     """The person opened the chat for the first time and wrote nothing yet."""
 
 
-class Unsupported(msgspec.Struct, frozen=True, tag="unsupported", omit_defaults=True):
+class Unsupported(msgspec.Struct, frozen=True, tag="unsupported", omit_defaults=True, gc=False):
     """Something this version, or the provider, cannot express. `payload` is the whole original item, so nothing is dropped."""
 
     provider_type: str
@@ -102,7 +104,7 @@ class Unsupported(msgspec.Struct, frozen=True, tag="unsupported", omit_defaults=
 Content = Text | Media | Location | Contacts | Reply | Reaction | Order | Welcome | Unsupported
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An error the provider reported, on a message, a receipt or by itself."""
 
     code: int
@@ -110,7 +112,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
 
 
-class Context(msgspec.Struct, frozen=True, omit_defaults=True):
+class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a message answers, or how it was forwarded."""
 
     message_id: str | None = None

@@ -11,7 +11,7 @@ from protocol.commands import ContactRef, Origin, ReceiptStatus
 from protocol.content import Content, Context, Problem, RawJSON
 
 
-class ConversationStarted(msgspec.Struct, frozen=True, tag="conversation_started", omit_defaults=True):
+class ConversationStarted(msgspec.Struct, frozen=True, tag="conversation_started", omit_defaults=True, gc=False):
     """The first event of every conversation: whom it is with, on which endpoint (the provider's id of our side)."""
 
     at: int
@@ -19,7 +19,7 @@ class ConversationStarted(msgspec.Struct, frozen=True, tag="conversation_started
     contact: ContactRef
 
 
-class ContactIdentified(msgspec.Struct, frozen=True, tag="contact_identified", omit_defaults=True):
+class ContactIdentified(msgspec.Struct, frozen=True, tag="contact_identified", omit_defaults=True, gc=False):
     """More, or something else, is known of the contact. `contact` is the whole; `added` and `removed` are external ids that changed."""
 
     at: int
@@ -30,7 +30,7 @@ class ContactIdentified(msgspec.Struct, frozen=True, tag="contact_identified", o
     note: str | None = None
 
 
-class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_defaults=True):
+class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_defaults=True, gc=False):
     """A message stands in the thread. `status` is set where receipts had come before it, or an imported past says so."""
 
     at: int
@@ -46,7 +46,7 @@ class MessageRecorded(msgspec.Struct, frozen=True, tag="message_recorded", omit_
     author_name: str | None = None
 
 
-class MessageCompleted(msgspec.Struct, frozen=True, tag="message_completed", omit_defaults=True):
+class MessageCompleted(msgspec.Struct, frozen=True, tag="message_completed", omit_defaults=True, gc=False):
     """What stood in the thread as a placeholder (an imported message whose media came later) now has its content."""
 
     at: int
@@ -54,7 +54,7 @@ class MessageCompleted(msgspec.Struct, frozen=True, tag="message_completed", omi
     content: Content
 
 
-class MessageEdited(msgspec.Struct, frozen=True, tag="message_edited", omit_defaults=True):
+class MessageEdited(msgspec.Struct, frozen=True, tag="message_edited", omit_defaults=True, gc=False):
     """`original_id` now says `content`. The earlier wording stays in its own event."""
 
     at: int
@@ -64,7 +64,7 @@ class MessageEdited(msgspec.Struct, frozen=True, tag="message_edited", omit_defa
     outbound: bool = False
 
 
-class MessageRevoked(msgspec.Struct, frozen=True, tag="message_revoked", omit_defaults=True):
+class MessageRevoked(msgspec.Struct, frozen=True, tag="message_revoked", omit_defaults=True, gc=False):
     """`original_id` was taken back by its author."""
 
     at: int
@@ -73,7 +73,7 @@ class MessageRevoked(msgspec.Struct, frozen=True, tag="message_revoked", omit_de
     outbound: bool = False
 
 
-class ReceiptRecorded(msgspec.Struct, frozen=True, tag="receipt_recorded", omit_defaults=True):
+class ReceiptRecorded(msgspec.Struct, frozen=True, tag="receipt_recorded", omit_defaults=True, gc=False):
     """One raw receipt, kept whatever it says. `current` is the message's status after it: never behind what it was (FORWARD-ONLY).
 
     `waiting`: the message itself is not known yet; the receipt waits for it.
@@ -91,7 +91,7 @@ class ReceiptRecorded(msgspec.Struct, frozen=True, tag="receipt_recorded", omit_
     conversation: RawJSON = msgspec.UNSET
 
 
-class CallRecorded(msgspec.Struct, frozen=True, tag="call_recorded", omit_defaults=True):
+class CallRecorded(msgspec.Struct, frozen=True, tag="call_recorded", omit_defaults=True, gc=False):
     """One step of a voice call."""
 
     at: int
@@ -101,7 +101,7 @@ class CallRecorded(msgspec.Struct, frozen=True, tag="call_recorded", omit_defaul
     by_customer: bool = False
 
 
-class PreferenceSet(msgspec.Struct, frozen=True, tag="preference_set", omit_defaults=True):
+class PreferenceSet(msgspec.Struct, frozen=True, tag="preference_set", omit_defaults=True, gc=False):
     """The customer allowed or stopped a category of messages."""
 
     at: int
@@ -111,7 +111,7 @@ class PreferenceSet(msgspec.Struct, frozen=True, tag="preference_set", omit_defa
     reference: str | None = None
 
 
-class UnknownKept(msgspec.Struct, frozen=True, tag="unknown_kept", omit_defaults=True):
+class UnknownKept(msgspec.Struct, frozen=True, tag="unknown_kept", omit_defaults=True, gc=False):
     """Something of this conversation that this version does not understand."""
 
     at: int
@@ -119,14 +119,14 @@ class UnknownKept(msgspec.Struct, frozen=True, tag="unknown_kept", omit_defaults
     payload: msgspec.Raw
 
 
-class ConversationMerged(msgspec.Struct, frozen=True, tag="conversation_merged", omit_defaults=True):
+class ConversationMerged(msgspec.Struct, frozen=True, tag="conversation_merged", omit_defaults=True, gc=False):
     """The last event of a conversation whose contact turned out to be another conversation's: all goes on in `into`."""
 
     at: int
     into: str
 
 
-class ConversationAbsorbed(msgspec.Struct, frozen=True, tag="conversation_absorbed", omit_defaults=True):
+class ConversationAbsorbed(msgspec.Struct, frozen=True, tag="conversation_absorbed", omit_defaults=True, gc=False):
     """`other` ended in this conversation; its messages now stand in this thread. `contact` is what was known of it there."""
 
     at: int
@@ -150,7 +150,7 @@ ConversationEvent = (
 )
 
 
-class NoticeRecorded(msgspec.Struct, frozen=True, tag="notice_recorded", omit_defaults=True):
+class NoticeRecorded(msgspec.Struct, frozen=True, tag="notice_recorded", omit_defaults=True, gc=False):
     """Something about a tenant's account, templates, numbers or groups. `known` False: of a topic this version has never heard of."""
 
     at: int

@@ -43,7 +43,7 @@ class StoreRefused(StoreError):
 # --- the journal -----------------------------------------------------------------------------------------------------------
 
 
-class RawWebhook(msgspec.Struct, frozen=True):
+class RawWebhook(msgspec.Struct, frozen=True, gc=False):
     """A webhook's body as received, kept in the commit of whatever it caused. `verdict`: routed, unrouted, undecodable or partial."""
 
     id: str
@@ -54,7 +54,7 @@ class RawWebhook(msgspec.Struct, frozen=True):
     tenant: str | None = None
 
 
-class NewEvent(msgspec.Struct, frozen=True):
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event about to be recorded: `body` is its JSON, `at` the provider's time, `cause` the id of the webhook or command it comes from."""
 
     kind: str
@@ -63,7 +63,7 @@ class NewEvent(msgspec.Struct, frozen=True):
     cause: str | None = None
 
 
-class AliasWrite(msgspec.Struct, frozen=True):
+class AliasWrite(msgspec.Struct, frozen=True, gc=False):
     """`external_id` (kind and id, on `endpoint`) leads to the append's stream from now on; `remove`: no longer.
 
     `steal_from`: a merged conversation it may be taken from.
@@ -75,7 +75,7 @@ class AliasWrite(msgspec.Struct, frozen=True):
     steal_from: str | None = None
 
 
-class MessageWrite(msgspec.Struct, frozen=True):
+class MessageWrite(msgspec.Struct, frozen=True, gc=False):
     """What an append changes of one message in the thread's read model. Absent parts (None) stay as they are.
 
     A row may begin as a receipt alone (`seq` None: not shown) and be completed later. `seq` names the event that records the message by its
@@ -99,7 +99,7 @@ class MessageWrite(msgspec.Struct, frozen=True):
     revoked: bool = False
 
 
-class ConversationWrite(msgspec.Struct, frozen=True):
+class ConversationWrite(msgspec.Struct, frozen=True, gc=False):
     """The conversation's row in the list, whole, as it is after the append."""
 
     endpoint: str
@@ -115,7 +115,7 @@ class ConversationWrite(msgspec.Struct, frozen=True):
     """Set in the one append that takes another conversation's messages over: their rows move here in the same commit."""
 
 
-class Append(msgspec.Struct, frozen=True):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One actor's turn, ready to be committed."""
 
     tenant: str
@@ -133,39 +133,39 @@ class Append(msgspec.Struct, frozen=True):
     snapshot: bytes | None = None
 
 
-class Committed(msgspec.Struct, frozen=True):
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """The append stands. Its events have the versions `expected + 1 …` and the feed offsets `first_offset …`, recorded at `at`."""
 
     first_offset: int
     at: int
 
 
-class VersionConflict(msgspec.Struct, frozen=True):
+class VersionConflict(msgspec.Struct, frozen=True, gc=False):
     """The stream is at `actual`."""
 
     actual: int
 
 
-class Duplicate(msgspec.Struct, frozen=True):
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
     """These dedupe keys are recorded already."""
 
     keys: tuple[bytes, ...]
 
 
-class Fenced(msgspec.Struct, frozen=True):
+class Fenced(msgspec.Struct, frozen=True, gc=False):
     """The partition belongs to another epoch now: drop its actors, commit nothing more under the old one."""
 
     partition: int
 
 
-class AliasTaken(msgspec.Struct, frozen=True):
+class AliasTaken(msgspec.Struct, frozen=True, gc=False):
     """`external_id` leads to `conversation`."""
 
     external_id: str
     conversation: str
 
 
-class Unstorable(msgspec.Struct, frozen=True):
+class Unstorable(msgspec.Struct, frozen=True, gc=False):
     """The append holds something that no database takes (a number beyond 64 bits, an id of kilobytes): it would fail for ever. Siblings do not."""
 
     reason: str
@@ -177,7 +177,7 @@ Outcome = Committed | VersionConflict | Duplicate | Fenced | AliasTaken | Unstor
 # --- what is read back -------------------------------------------------------------------------------------------------------
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as recorded. `at` is the provider's time, `recorded_at` the commit's."""
 
     tenant: str
@@ -192,7 +192,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     cause: str | None = None
 
 
-class LoadedStream(msgspec.Struct, frozen=True):
+class LoadedStream(msgspec.Struct, frozen=True, gc=False):
     """A stream's state: the newest snapshot, taken at `snapshot_version` (0: none), and the events after it."""
 
     version: int
@@ -201,7 +201,7 @@ class LoadedStream(msgspec.Struct, frozen=True):
     tail: tuple[StoredEvent, ...]
 
 
-class MessageStatus(msgspec.Struct, frozen=True):
+class MessageStatus(msgspec.Struct, frozen=True, gc=False):
     """Where a message known to the read model stands. `seq` None: only receipts for it have come so far."""
 
     conversation: str
@@ -210,7 +210,7 @@ class MessageStatus(msgspec.Struct, frozen=True):
     seq: int | None
 
 
-class ConversationRow(msgspec.Struct, frozen=True):
+class ConversationRow(msgspec.Struct, frozen=True, gc=False):
     """One line of a conversation list. `contact` is the JSON of a `ContactRef`."""
 
     id: str
@@ -228,7 +228,7 @@ class ConversationRow(msgspec.Struct, frozen=True):
     merged_into: str | None
 
 
-class MessageRow(msgspec.Struct, frozen=True):
+class MessageRow(msgspec.Struct, frozen=True, gc=False):
     """One message of a thread. `seq` orders it: the feed offset of the event that recorded it, so merged threads interleave as committed."""
 
     message_id: str
@@ -249,7 +249,7 @@ class MessageRow(msgspec.Struct, frozen=True):
     revoked: bool
 
 
-class FeedHead(msgspec.Struct, frozen=True):
+class FeedHead(msgspec.Struct, frozen=True, gc=False):
     """A tenant's feed: `epoch` names this feed's life, `head` is the newest offset (0: none), `oldest` the oldest still stored."""
 
     epoch: str
@@ -257,7 +257,7 @@ class FeedHead(msgspec.Struct, frozen=True):
     oldest: int
 
 
-class QuarantineEntry(msgspec.Struct, frozen=True):
+class QuarantineEntry(msgspec.Struct, frozen=True, gc=False):
     """Something kept aside. `reason`: undecodable, unrouted, bad_item, crashed. `detail` is for people. `payload` is what arrived."""
 
     id: str
@@ -270,7 +270,7 @@ class QuarantineEntry(msgspec.Struct, frozen=True):
     stream: str | None = None
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class Tenant(msgspec.Struct, frozen=True, gc=False):
     """A business. `slug` is its unique short name; `status` is active or suspended."""
 
     id: str
@@ -279,7 +279,7 @@ class Tenant(msgspec.Struct, frozen=True):
     status: str = "active"
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """One number (or mailbox, widget) of a tenant at a provider. `external_id` is the provider's (phone_number_id), unique per provider."""
 
     provider: str
@@ -295,7 +295,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"Endpoint({self.provider}:{self.external_id}, tenant={self.tenant})"
 
 
-class ApiKey(msgspec.Struct, frozen=True):
+class ApiKey(msgspec.Struct, frozen=True, gc=False):
     """An API key as kept: never the key, only SHA-256 of it and the prefix people recognise it by."""
 
     id: str
@@ -306,7 +306,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     revoked_at: int | None = None
 
 
-class Routes(msgspec.Struct, frozen=True):
+class Routes(msgspec.Struct, frozen=True, gc=False):
     """All tenants, endpoints and live API keys, as of one moment."""
 
     tenants: tuple[Tenant, ...]

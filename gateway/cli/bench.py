@@ -1,13 +1,15 @@
 """`parley bench`: measure a gateway, an own one or a deployment, and report."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import trio
 import typer
 
 from bench.dashboards import most_files
@@ -71,11 +73,15 @@ def bench(
     most_files()
 
     async def command() -> None:
+        found: Report | None = None
         try:
-            with progress() as say:
-                found = await run_scenario(scenario, SCENARIOS[scenario], settings, deployment=deployment, say=say)
+            async with unless_stopped():
+                with progress() as say:
+                    found = await run_scenario(scenario, SCENARIOS[scenario], settings, deployment=deployment, say=say)
         except* (GatewayFailed, WorkerFailed) as group:
             raise Failed(str(leaves(group)[0])) from group
+        if found is None:
+            raise Failed("stopped")
         _put_out(found, json, report)
         if found.outcome.failures:
             raise Failed("; ".join(found.outcome.failures))
@@ -96,6 +102,21 @@ def _deployment(target: str | None, tenants: list[str], keys: list[str]) -> Depl
         return Deployment(target.rstrip("/"), tuple(parse_tenant(each) for each in tenants), tuple(keys))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@asynccontextmanager
+async def unless_stopped() -> AsyncIterator[None]:
+    """Cancel the block at SIGTERM or SIGHUP, so that the gateway it started and its database end as well; Ctrl-C does so by itself."""
+
+    async def watch(scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 @contextmanager

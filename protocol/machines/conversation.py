@@ -57,7 +57,7 @@ Summary: TypeAlias = summary.State
 Window: TypeAlias = window.State
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Everything a conversation has to remember. `endpoint` is empty before the first event."""
 
     format: int = SNAPSHOT_FORMAT
@@ -71,7 +71,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 INITIAL = State()
 
 
-class Happened(msgspec.Struct, frozen=True):
+class Happened(msgspec.Struct, frozen=True, gc=False):
     """A provider's item for this conversation: who the contact is, when it happened (Unix ms, provider's clock), and what."""
 
     endpoint: str
@@ -80,7 +80,7 @@ class Happened(msgspec.Struct, frozen=True):
     command: ConversationCommand
 
 
-class MergeInto(msgspec.Struct, frozen=True):
+class MergeInto(msgspec.Struct, frozen=True, gc=False):
     """End here; all goes on in `into`. `endpoint` is for a conversation that ends before it began."""
 
     into: str
@@ -88,7 +88,7 @@ class MergeInto(msgspec.Struct, frozen=True):
     at: int
 
 
-class Absorb(msgspec.Struct, frozen=True):
+class Absorb(msgspec.Struct, frozen=True, gc=False):
     """Take over the messages and the contact of `other`, which has ended in this conversation."""
 
     other: str

@@ -16,7 +16,7 @@ from protocol.commands import ChangeIdentity, ContactRef
 from protocol.events import ContactIdentified, ConversationAbsorbed, ConversationMerged, ConversationStarted
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """`contact` is everything known; `merged_into` the conversation that took this one over."""
 
     contact: ContactRef = ContactRef()

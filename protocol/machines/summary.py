@@ -13,7 +13,7 @@ from protocol.content import Reaction, preview
 from protocol.events import CallRecorded, MessageCompleted, MessageEdited, MessageRecorded, MessageRevoked
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One list row's worth. `message_id` is the newest message's."""
 
     message_id: str = ""

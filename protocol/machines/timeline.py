@@ -31,7 +31,7 @@ RANK: dict[ReceiptStatus, int] = {"sent": 10, "failed": 20, "delivered": 30, "re
 STATUS: dict[int, ReceiptStatus] = {rank: status for status, rank in RANK.items()}
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """`messages`: rank of each remembered message's status (0: none). `waiting`: rank of each receipt whose message is not known."""
 
     messages: dict[str, int] = {}

@@ -17,7 +17,7 @@ CUSTOMER_SERVICE_WINDOW = 24 * 60 * 60 * 1000
 """Milliseconds."""
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """`opened_at`: provider time of the customer's last act, Unix milliseconds; 0: never."""
 
     opened_at: int = 0
