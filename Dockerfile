@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two stages: what builds stays behind. Versions and digests are those of requirements.lock, which every wheel has to match.
 
 FROM python:3.12-slim AS build

@@ -27,6 +27,7 @@ from tests.support.spine import change, contact, text, webhook
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 NUMBER, SECRET = "300000000000001", "app-secret-0123456789"
 
 
@@ -179,9 +180,7 @@ async def test_doctor_beside_a_gateway_and_on_a_sick_machine(home: Path, tmp_pat
         assert {check["verdict"] for name, check in checks.items() if name not in ("open files", "disk")} == {"ok"}
         assert f"process {gateway.pid}" in checks["port"]["found"]
         assert f"pid {gateway.pid} since" in checks["served"]["found"]
-        shown = await parley("doctor", "--port", str(gateway.port), "--data-dir", str(home))
-        assert shown.returncode == 0
-        assert "PostgreSQL 1" in shown.stdout
+        await what_is_measured_is_documented_and_watched(gateway)
 
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
@@ -198,6 +197,21 @@ async def test_doctor_beside_a_gateway_and_on_a_sick_machine(home: Path, tmp_pat
     sick = await parley("doctor", PARLEY_COMMIT_SECONDS="soon")
     assert sick.returncode == 1
     assert "PARLEY_COMMIT_SECONDS" in sick.stdout
+
+
+async def what_is_measured_is_documented_and_watched(gateway: GatewayProcess) -> None:
+    """Check the operator's page, the alerts and the dashboard against the metrics there are."""
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"{gateway.url}/metrics") as answer:
+            return str(answer.read().decode())
+
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", await trio.to_thread.run_sync(scrape), re.MULTILINE))
+    documented = set(re.findall(r"`((?:parley|process)_[a-z0-9_]+)`", (ROOT / "docs" / "operations.md").read_text()))
+    assert documented == kinds.keys()
+    samples = {*kinds, *(f"{name}_bucket" for name, kind in kinds.items() if kind == "histogram")}
+    for path in ("prometheus/alerts.yaml", "grafana/dashboards/parley.json"):
+        assert set(re.findall(r"(?:parley|process)_[a-z0-9_]+", (ROOT / "deploy" / path).read_text())) <= samples
 
 
 @contextmanager
@@ -236,6 +250,8 @@ async def test_settings_are_listed_without_secrets() -> None:
     assert all(row["meaning"] and row["environment"] == f"PARLEY_{name.upper()}" for name, row in rows.items())
     table = await parley("config")
     assert all(row["environment"] in table.stdout for row in rows.values())
+    documented = (ROOT / "docs" / "operations.md").read_text()
+    assert all(f"| `{row['environment']}` |" in documented and row["meaning"] in documented for row in rows.values())
 
 
 async def test_wrong_use_and_the_version() -> None:
