@@ -72,7 +72,12 @@ def test_a_bad_setting_is_named(environment: dict[str, str], said: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("prot = 1", "there is no setting 'prot'"), ("port = ", "Invalid value"), ("port = 'x'", "port from"), ("\xff", "")],
+    [
+        ("prot = 1", "there is no setting 'prot'"),
+        ("port = ", "Invalid value"),
+        ("port = 'x'", "port from"),
+        ("\xff", ""),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "parley.toml"

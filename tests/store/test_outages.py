@@ -134,7 +134,7 @@ async def test_closing_while_the_server_hangs(postgres_database: str, postgres_s
         with frozen(postgres_server), trio.fail_after(4):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stuck)
-                await trio.testing.wait_all_tasks_blocked(0.05)
+                await trio.testing.wait_all_tasks_blocked(0.02)
                 scope.cancel()
             await store.close()
 
