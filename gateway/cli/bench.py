@@ -19,6 +19,7 @@ from bench.report_html import page
 from bench.scenario import Deployment, Report, Settings
 from bench.scenario import run as run_scenario
 from bench.scenarios import SCENARIOS
+from bench.scenarios.profile import profiled
 from bench.simulators.simulate import parse_tenant
 from bench.worker import WorkerFailed
 from gateway.cli.context import Failed, err, leaves, out, print_table, run
@@ -51,6 +52,15 @@ def bench(
     report: Annotated[
         Path | None, typer.Option(help="File for a page with plots.", metavar="FILE.html", dir_okay=False)
     ] = None,
+    flames: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            help="Flame graph of the gateway, by py-spy: .svg, or .json for speedscope.",
+            metavar="FILE",
+            dir_okay=False,
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
 ) -> None:
     """Measure throughput, answer times and CPU per operation. Exits with 1 when a promise did not hold."""
@@ -59,7 +69,8 @@ def bench(
         return
     if scenario not in SCENARIOS:
         raise typer.BadParameter(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
-    if target is not None and not SCENARIOS[scenario].targets:
+    chosen = profiled(SCENARIOS[scenario], flames) if flames else SCENARIOS[scenario]
+    if target is not None and not chosen.targets:
         raise typer.BadParameter(f"{scenario} measures a gateway of its own; it takes no --target")
     deployment = _deployment(target, tenant or [], key or [])
     settings = Settings(
@@ -77,7 +88,7 @@ def bench(
         try:
             async with unless_stopped():
                 with progress() as say:
-                    found = await run_scenario(scenario, SCENARIOS[scenario], settings, deployment=deployment, say=say)
+                    found = await run_scenario(scenario, chosen, settings, deployment=deployment, say=say)
         except* (GatewayFailed, WorkerFailed) as group:
             raise Failed(str(leaves(group)[0])) from group
         if found is None:
