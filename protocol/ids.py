@@ -18,14 +18,18 @@ KEY = "key"
 QUARANTINED = "qrt"
 
 _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
+_TRIPLES = [high + low for high in ALPHABET for low in _PAIRS]
 
 
 def new_id(prefix: str, at: int, entropy: bytes) -> str:
     """Compose an id from `at` (Unix milliseconds, < 2**48) and 10 random bytes."""
     value = int.from_bytes(entropy, "big") | (at & 0xFFFFFFFFFFFF) << 80
-    # 26 digits are 130 bits: two digits (10 bits) at a time, highest first.
-    pairs = _PAIRS
-    return f"{prefix}_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
+    # 26 digits are 130 bits: three digits (15 bits) at a time, highest first, and two at the end.
+    t = _TRIPLES
+    return (
+        f"{prefix}_{t[value >> 115]}{t[value >> 100 & 32767]}{t[value >> 85 & 32767]}{t[value >> 70 & 32767]}"
+        f"{t[value >> 55 & 32767]}{t[value >> 40 & 32767]}{t[value >> 25 & 32767]}{t[value >> 10 & 32767]}{_PAIRS[value & 1023]}"
+    )
 
 
 def partition_of(stream: str) -> int:
