@@ -9,7 +9,7 @@ becomes the turn's only when the append stands, so a refused turn costs nothing 
 
 * `Duplicate`: some items were recorded before. They are answered as such, the rest is decided anew.
 * `VersionConflict`, or an append whose outcome is unknown: the state is read again first.
-* `AliasTaken`: an id of the contact leads elsewhere. Everything goes back to be routed again.
+* `AliasTaken`: an id leads elsewhere. The items that name it go back to be routed again, the rest is decided anew.
 * `Unstorable`: a crash, so that the runtime singles out the item that cannot be stored and quarantines it.
 * `Fenced`: another process owns the conversation. The senders are told; this one may not continue.
 
@@ -39,7 +39,7 @@ from actors.ports import (
     Surrendered,
     TakeOver,
 )
-from protocol.commands import RecordReceipt
+from protocol.commands import ChangeIdentity, RecordReceipt
 from protocol.events import ContactIdentified, ConversationEvent, decode, encode, kind_of
 from protocol.machines import conversation as machine
 from protocol.machines import timeline
@@ -57,7 +57,7 @@ from store.contract import (
     StoreUnavailable,
     Unstorable,
 )
-from supervisor import Actor, Envelope, GoOn, MailboxLimits, Refused, Suspension, Undelivered
+from supervisor import Actor, Envelope, GoOn, MailboxLimits, Poisoned, Refused, Suspension, Undelivered
 
 TURN = 64
 """Envelopes decided in one turn: a batched webhook or a burst of receipts is one append, and no turn grows without bound."""
@@ -67,6 +67,9 @@ DECISIONS = 5
 
 SNAPSHOT_EVERY = 64
 """Versions between snapshots: a returning conversation folds at most this many events, some 0.3 ms."""
+
+PAGE = 500
+"""Events in one read of a long stream: each stays far within an operation's time limit."""
 
 SEEN = 256
 """Dedupe ids remembered. Meta repeats within seconds to minutes; what is older the database refuses."""
@@ -80,6 +83,18 @@ def lane_of(command: object) -> tuple[int, int]:
     if isinstance(command, RecordReceipt):
         return RECEIPTS, timeline.RANK[command.status] if command.status else 0
     return INBOUND, 0
+
+
+def _names(envelope: Envelope, external_id: str, elsewhere: str) -> bool:
+    """Tell whether what `envelope` asks for would have needed `external_id`, which leads `elsewhere`, to lead here."""
+    match envelope.message:
+        case Deliver(happened=machine.Happened(contact=contact, command=command)):
+            new = command.new.external_ids() if isinstance(command, ChangeIdentity) else ()
+            return external_id in contact.external_ids() or external_id in new
+        case TakeOver(other=other, contact=contact):
+            return other != elsewhere and external_id in contact.external_ids()
+        case _:
+            return False
 
 
 class _Turn:
@@ -136,7 +151,7 @@ class Conversation(Actor):
         try:
             if not self._known:
                 await self._load()
-            if self._state.timeline.forgot:
+            if self._state.timeline.forgot or timeline.is_full(self._state.timeline, len(envelopes)):
                 await self._recall(envelopes)
         except StoreUnavailable as error:
             self._fail(envelopes, error)
@@ -164,6 +179,8 @@ class Conversation(Actor):
         except (StoreUnavailable, Undelivered) as error:
             self._fail(envelopes, error)
             return None
+        except Poisoned as error:  # it crashes the journal, always: the same as if the database had named it
+            raise NotStorable(str(error.__cause__ or error)) from error
         match outcome:
             case Committed() if turn is not None:
                 self._decisions = 0
@@ -171,9 +188,12 @@ class Conversation(Actor):
                 self._answer(turn)
                 return None
             case AliasTaken(external_id=external_id, conversation=elsewhere):
-                for envelope in envelopes:
+                taken = [each for each in envelopes if not each.through and _names(each, external_id, elsewhere)]
+                for envelope in taken:
                     envelope.answer(Moved(elsewhere, external_id))
-                return None
+                if taken:  # fewer are left each time: this comes to an end without being counted
+                    return self._decide_anew(envelopes)
+                self._known = False
             case Fenced(partition=partition):
                 self._fail(envelopes, NotOwner(f"partition {partition} has another owner"))
                 return None
@@ -188,7 +208,12 @@ class Conversation(Actor):
             self._decisions = 0
             self._fail(envelopes, Contended(f"{self.id} kept changing"))
             return None
-        return lambda: self.turn(envelopes)
+        return self._decide_anew(envelopes)
+
+    def _decide_anew(self, envelopes: Sequence[Envelope]) -> GoOn | None:
+        """Let a worker decide what is not answered yet."""
+        rest = [envelope for envelope in envelopes if not envelope.through]
+        return (lambda: self.turn(rest)) if rest else None
 
     def _fail(self, envelopes: Sequence[Envelope], error: Exception) -> None:
         """Tell the senders, and read the state again before deciding anything more: what became of the append may be unknown."""
@@ -200,33 +225,36 @@ class Conversation(Actor):
     async def _load(self) -> None:
         [stream] = await self._store.load_streams([self.id])
         state = machine.decode_snapshot(stream.snapshot) if stream.snapshot is not None else None
-        tail = stream.tail
         if state is None:
-            state = machine.INITIAL
-            if stream.snapshot_version:  # written by another release: fold everything
-                tail = tuple(await self._store.read_stream(self._tenant, self.id, limit=stream.version))
-        for event in tail:
+            state, version = machine.INITIAL, 0
+            while version < stream.snapshot_version:  # written by another release: fold everything, a page at a time
+                limit = min(PAGE, stream.snapshot_version - version)
+                page = await self._store.read_stream(self._tenant, self.id, after=version, limit=limit)
+                for event in page:
+                    state = machine.evolve(state, decode(event.body))
+                version = page[-1].version
+        for event in stream.tail:
             state = machine.evolve(state, decode(event.body))
         self._state, self._version, self._known = state, stream.version, True
 
     async def _recall(self, envelopes: Sequence[Envelope]) -> None:
-        """Look up what these commands need and the state has forgotten (`timeline.wants_recall`)."""
-        line = self._state.timeline
-        if not line.forgot:
-            return
-        wanted: dict[str, None] = {}
+        """See to it that the state knows what these commands are about, as far as anybody does (`timeline`)."""
+        subjects: dict[str, None] = {}
         for envelope in envelopes:
             message = envelope.message
             if isinstance(message, Deliver) and isinstance(message.happened.command, timeline.Command):
-                message_id = timeline.wants_recall(line, message.happened.command)
-                if message_id is not None:
-                    wanted[message_id] = None
-        if not wanted:
+                subject = timeline.subject(message.happened.command)
+                if subject is not None:
+                    subjects[subject] = None
+        if not subjects:
             return
-        for found in await self._store.find_messages(self._tenant, list(wanted)):
-            if found.conversation == self.id:
-                line = timeline.recall(line, found.message_id, found.status, recorded=found.seq is not None)
-        self._state = msgspec.structs.replace(self._state, timeline=line)
+        line = self._state.timeline
+        unknown = [each for each in subjects if not timeline.knows(line, each)] if line.forgot else []
+        if unknown:
+            for found in await self._store.find_messages(self._tenant, unknown):
+                if found.conversation == self.id:
+                    line = timeline.recall(line, found.message_id, found.status, recorded=found.seq is not None)
+        self._state = msgspec.structs.replace(self._state, timeline=timeline.keep(line, subjects))
 
     def _decide(self, envelopes: Sequence[Envelope]) -> _Turn:
         turn = _Turn(self._state)
@@ -239,9 +267,10 @@ class Conversation(Actor):
                 case Surrender(into=into, endpoint=endpoint, at=at):
                     answer = self._apply(turn, machine.MergeInto(into, endpoint, at), None, None)
                     if not isinstance(answer, Moved):
-                        answer = Surrendered(turn.state.identity.contact)
-                case TakeOver(other=other, contact=contact, endpoint=endpoint, dedupe=dedupe, at=at):
-                    answer = self._apply(turn, machine.Absorb(other, contact, endpoint, at), dedupe, None)
+                        answer = Surrendered(turn.state.identity.contact, machine.standing(turn.state))
+                case TakeOver(other=other, contact=contact, standing=standing, endpoint=endpoint, dedupe=dedupe, at=at):
+                    absorb = machine.Absorb(other, contact, endpoint, at, standing)
+                    answer = self._apply(turn, absorb, dedupe, None)
             turn.answers.append((envelope, answer))
         return turn
 

@@ -15,8 +15,11 @@ Theory of operation
 4. The same reading answers a subscriber that is ahead of the ring: it may come from a REST snapshot of a commit that is about to be published.
 5. Where a commit did not pass here (a jump in the offsets, or `interrupt` by the journal) the run is broken: the ring is dropped and
    everyone is told where they stand, to follow again from there. An unwatched ring is dropped some time after the last subscriber left.
+6. A commit given up may become visible after everyone has followed again, and its repetition is a duplicate that publishes nothing. Hence
+   `doubt`: such a tenant is interrupted once more when it is certain what became of the commit.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -33,6 +36,8 @@ RING_BYTES = 512 * 1024
 
 Counted are the events themselves; what they are encoded to is kept beside them and takes a few times as much.
 """
+DOUBT = 5.0
+"""Seconds after which a commit given up is over: the server ends it by itself after 1.5 (`statement_timeout`)."""
 PAGE = 100
 """Events per read while catching up: some 60 KB. A page is held while its client takes it, by every client that resumes at the same time."""
 
@@ -112,6 +117,7 @@ class Feed:
         """Read gaps from `store`; keep an unwatched tenant's ring for `linger` seconds, for reconnects."""
         self._store = store
         self._linger = linger
+        self._doubted: dict[str, float] = {}
         self._feeds: dict[str, _TenantFeed] = {}
         self._published = 0
         self._delivered = 0
@@ -146,6 +152,22 @@ class Feed:
             for follower, topics in tuple(feed.followers.items()):
                 if topics.everything or topics.want(entry.endpoint, entry.conversation):
                     self._deliver(entry, follower)
+
+    def doubt(self, tenants: Iterable[str]) -> None:
+        """Hear that a commit of `tenants` may have happened, or may still: interrupt them now, and again once it must be visible.
+
+        Whoever follows again at once may read before such a commit becomes visible, and it is never published. So they are interrupted once
+        more when a later commit of the tenant has waited for it (`settle`), and by the sweep when none comes.
+        """
+        again = trio.current_time() + DOUBT
+        tenants = set(tenants)
+        self._doubted.update(dict.fromkeys(tenants, again))
+        self.interrupt(tenants)
+
+    def settle(self, tenants: Iterable[str]) -> None:
+        """Hear, before it is published, that a transaction took its turn in the feeds of `tenants`: whatever was doubtful is visible."""
+        if self._doubted:
+            self.interrupt([tenant for tenant in tenants if self._doubted.pop(tenant, None) is not None])
 
     def interrupt(self, tenants: Iterable[str]) -> None:
         """Let go of everyone who follows one of `tenants`: a commit of theirs may have happened that will never be published here.
@@ -209,8 +231,12 @@ class Feed:
             feed.left_at = trio.current_time()
 
     def sweep(self) -> None:
-        """Drop the rings that nobody has watched for the linger time. Called now and then by the node."""
+        """Drop the rings that nobody has watched for the linger time, look again where in doubt. Called now and then by the node."""
         now = trio.current_time()
+        for tenant, again in self._doubted.items():
+            if again <= now:
+                self._doubted[tenant] = math.inf  # once: what is later still is for `settle`
+                self.interrupt((tenant,))
         for tenant, feed in list(self._feeds.items()):
             if not feed.followers and feed.left_at is not None and now - feed.left_at >= self._linger:
                 del self._feeds[tenant]

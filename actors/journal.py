@@ -10,9 +10,10 @@ the CPU and doubled the median answer time.) A batch is published to the feed in
 answered can already see it.
 
 When the database fails, the outcome of the whole batch is unknown. Everybody in it is told so and reads again before deciding again; the
-feeds of its tenants are interrupted, because an event that may have been committed did not pass through here.
+feeds of its tenants are interrupted, because an event that may have been committed, or may still be, did not pass through here.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -32,6 +33,7 @@ from store.contract import (
     Store,
     StoredEvent,
     StoreUnavailable,
+    Unstorable,
 )
 from supervisor import Actor, ActorPool, ActorRef, ChildSpec, Envelope, Intensity, MailboxLimits, Suspension
 
@@ -40,6 +42,13 @@ BATCH = 512
 
 MAILBOX = 20_000
 """Appends that may wait: some two seconds of a saturated machine. Past it, webhooks are answered 503."""
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of webhooks and quarantined payloads after which a transaction takes no more: far within its time limit."""
+
+INTENSITY = Intensity(30, 10.0)
+"""A message that crashes the journal does so once with its batch and three times alone, for each of its sender's four tries: it has to be
+found out before the journal gives up, which would end everything."""
 
 KEPT_REMEMBERED = 4096
 """Webhooks remembered as kept, so that the second conversation of a batched webhook does not carry the body to the database again."""
@@ -86,7 +95,7 @@ class Journal:
             "journal",
             lambda _: _Writer(self, self._figures),
             mailbox=MailboxLimits((MAILBOX,)),
-            intensity=Intensity(3, 5.0),
+            intensity=INTENSITY,
             max_resident=1,
             kind="actor",
         )
@@ -126,7 +135,7 @@ class Journal:
         return statistics is None or sum(statistics.mailbox.depth) < MAILBOX
 
     def child_spec(self) -> ChildSpec:
-        """Return the journal as a child of a supervisor. On stop, what is in its mailbox is committed first."""
+        """Return the journal as a child of a supervisor. On stop the batch under way is committed; what waits fails with Undelivered."""
         return self._pool.child_spec(shutdown=10.0)
 
     def statistics(self) -> JournalStatistics:
@@ -168,39 +177,58 @@ class _Writer(Actor):
         self._kept: dict[str, None] = {}
 
     async def turn(self, envelopes: Sequence[Envelope]) -> None:
+        rest = envelopes
+        try:
+            while rest:
+                rest = rest[await self._commit(rest) :]
+        except StoreUnavailable as error:
+            self._figures.unavailable += 1
+            self._journal.feed.doubt(
+                envelope.message.append.tenant for envelope in rest if isinstance(envelope.message, Entry)
+            )
+            for envelope in rest:
+                envelope.fail(copy.copy(error))  # raised in as many tasks: each has a traceback of its own
+
+    async def _commit(self, envelopes: Sequence[Envelope]) -> int:
+        """Commit the first of `envelopes`, as many as one transaction may carry, and answer them; return how many."""
         entries: list[Envelope] = []
         appends: list[Append] = []
         webhooks: dict[str, RawWebhook] = {}
         quarantine: list[QuarantineEntry] = []
-        for envelope in envelopes:
+        count = size = 0
+        while count < len(envelopes) and size < BATCH_BYTES:
+            envelope = envelopes[count]
+            count += 1
             message: Entry | Keep = envelope.message
+            brought: tuple[RawWebhook, ...]
             if isinstance(message, Entry):
                 entries.append(envelope)
                 appends.append(message.append)
-                for webhook in message.webhooks:
-                    if webhook.id not in self._kept:
-                        webhooks[webhook.id] = webhook
+                brought = message.webhooks
             else:
                 quarantine.extend(message.quarantine)
-                if message.webhook is not None:
-                    webhooks[message.webhook.id] = message.webhook
+                size += sum(len(entry.payload) for entry in message.quarantine)
+                brought = () if message.webhook is None else (message.webhook,)
+            for webhook in brought:
+                if webhook.id not in self._kept and webhook.id not in webhooks:
+                    webhooks[webhook.id] = webhook
+                    size += len(webhook.body)
         journal, figures = self._journal, self._figures
         at = journal.clock()
         began = trio.current_time()
-        try:
-            outcomes = await journal.store.append_batch(
-                appends, webhooks=tuple(webhooks.values()), quarantine=quarantine, at=at
-            )
-        except StoreUnavailable as error:
-            figures.unavailable += 1
-            journal.feed.interrupt({append.tenant for append in appends})
-            for envelope in envelopes:
-                envelope.fail(error)
-            return
+        outcomes = await journal.store.append_batch(
+            appends, webhooks=tuple(webhooks.values()), quarantine=quarantine, at=at
+        )
         figures.commit_seconds.add(trio.current_time() - began)
         figures.batch_size.add(len(appends))
         figures.appends += len(appends)
         self._remember(webhooks)
+        # An append that is not storable may have been refused before it came to its feed's lock.
+        journal.feed.settle(
+            append.tenant
+            for append, outcome in zip(appends, outcomes, strict=True)
+            if not isinstance(outcome, Unstorable)
+        )
         for append, outcome in zip(appends, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 figures.events += len(append.events)
@@ -212,9 +240,10 @@ class _Writer(Actor):
                     journal.on_fenced(outcome.partition)
         for envelope, outcome in zip(entries, outcomes, strict=True):
             envelope.answer(outcome)
-        for envelope in envelopes:
+        for envelope in envelopes[:count]:
             if isinstance(envelope.message, Keep):
                 envelope.answer()
+        return count
 
     def _remember(self, webhooks: Mapping[str, RawWebhook]) -> None:
         kept = self._kept

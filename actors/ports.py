@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from protocol.commands import ContactRef, RecordNotice
+from protocol.events import Standing
 from protocol.machines.conversation import Happened
 from store.contract import RawWebhook
 
@@ -43,6 +44,7 @@ class TakeOver(msgspec.Struct, frozen=True, gc=False):
 
     other: str
     contact: ContactRef
+    standing: Standing
     endpoint: str
     dedupe: bytes
     at: int
@@ -66,9 +68,10 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Surrendered(msgspec.Struct, frozen=True, gc=False):
-    """The conversation has ended; `contact` is what it knew."""
+    """The conversation has ended; `contact` is what it knew, `standing` where it stood."""
 
     contact: ContactRef
+    standing: Standing
 
 
 class Moved(msgspec.Struct, frozen=True, gc=False):

@@ -22,7 +22,19 @@ from store.contract import (
     StoreUnavailable,
     Unstorable,
 )
-from supervisor import Actor, ActorPool, ChildSpec, Envelope, Intensity, MailboxLimits, Restart, Strategy, Supervisor
+from supervisor import (
+    Actor,
+    ActorPool,
+    ChildSpec,
+    Envelope,
+    Intensity,
+    MailboxLimits,
+    Refused,
+    Restart,
+    Strategy,
+    Supervisor,
+    Undelivered,
+)
 
 DECISIONS = 5
 
@@ -71,7 +83,7 @@ class TenantStream(Actor):
                         self._version = None
             else:
                 raise Contended(f"the stream of {self._tenant} kept changing")
-        except (StoreUnavailable, NotOwner, Contended) as error:
+        except (StoreUnavailable, NotOwner, Contended, Refused, Undelivered) as error:
             self._version = None
             for envelope in envelopes:
                 envelope.fail(error)

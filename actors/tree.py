@@ -12,7 +12,8 @@ The order is that of need: if the journal has to be restarted, everything after 
 its senders. A tenant that gives up is dropped alone, refused for a while, and started again by its next message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -21,13 +22,16 @@ from actors.feed import Feed
 from actors.journal import Journal
 from actors.ports import Answer, Clock, Deliver, Moved, NewId, Notice
 from actors.tenant import TenantTree
+from protocol.commands import ChangeIdentity
 from store.contract import Store
 from supervisor import (
     ActorStopped,
     ChildExists,
     ChildSpec,
+    ChildStartFailed,
     Intensity,
     Node,
+    NotRunning,
     PoolStatistics,
     Reply,
     Strategy,
@@ -38,6 +42,18 @@ TENANT_PAUSE = 5.0
 """Seconds a tenant that gave up is refused (503, so that its provider brings everything again) before it is tried anew."""
 
 FEED_SWEEP = 10.0
+
+
+class _Found:
+    """The `task_status` of a tenant's subtree: once it runs it is found, whoever still waits for its start."""
+
+    def __init__(self, found: Callable[[], None], task_status: trio.TaskStatus[None]) -> None:
+        self._found = found
+        self._task_status = task_status
+
+    def started(self, value: None = None) -> None:
+        self._found()
+        self._task_status.started()
 
 
 class Tree:
@@ -104,7 +120,11 @@ class Tree:
     # --- the way to an actor
 
     async def tenant(self, tenant: str) -> TenantTree:
-        """Return a tenant's running subtree, started if need be. Raises ActorStopped while it is paused after giving up."""
+        """Return a tenant's running subtree, started if need be.
+
+        Raises:
+            ActorStopped: it is paused after giving up, or just ending, or the node's own tree is being restarted.
+        """
         while True:
             tree = self._tenants.get(tenant)
             if tree is not None:
@@ -132,10 +152,14 @@ class Tree:
         self, tenant: str, endpoint: str, conversation: str, moved: Moved, message: Deliver, lane: int, rank: int
     ) -> tuple[str, Reply[Answer]]:
         """Post an item again after its conversation said `Moved`; return where it went and the new reply."""
-        await self.directory.follow(tenant, endpoint, conversation, moved)
-        contact = message.happened.contact
-        await self.directory.resolve(tenant, endpoint, [contact])
-        target = self.directory.lookup(endpoint, contact.external_ids()) or moved.into
+        command = message.happened.command
+        external_ids = message.happened.contact.external_ids()
+        if isinstance(command, ChangeIdentity) and moved.external_id in command.new.external_ids():
+            # The old and the new id have a conversation each: one person's, the item says so.
+            external_ids = tuple(dict.fromkeys(external_ids + command.new.external_ids()))
+        await self.directory.follow(tenant, endpoint, conversation, moved, external_ids)
+        await self.directory.unite(tenant, endpoint, [external_ids])
+        target = self.directory.lookup(endpoint, external_ids) or moved.into
         return target, self.deliver(await self.tenant(tenant), target, message, lane, rank)
 
     async def _ask(self, tenant: str, conversation: str, message: object, lane: int) -> Answer:
@@ -161,7 +185,7 @@ class Tree:
         async def start(*, task_status: trio.TaskStatus[None]) -> None:
             gave_up = True
             try:
-                await spec.start(task_status=task_status)
+                await spec.start(task_status=_Found(partial(self._tenants.__setitem__, tenant, tree), task_status))
                 gave_up = False
             except trio.Cancelled:
                 gave_up = False
@@ -175,9 +199,11 @@ class Tree:
             await self._tenant_supervisor.start_child(
                 ChildSpec(spec.name, start, spec.restart, spec.shutdown, spec.stop, spec.inspect)
             )
-            self._tenants[tenant] = tree
-        except ChildExists:
-            pass  # it is just ending: the caller looks again
+        except ChildExists as error:
+            if tenant not in self._tenants:  # else somebody's start went through whose wait was cancelled
+                raise ActorStopped(f"tenant {tenant} is just ending") from error
+        except (NotRunning, ChildStartFailed) as error:
+            raise ActorStopped(f"tenant {tenant} cannot be started now") from error
         finally:
             del self._starting[tenant]
             started.set()

@@ -25,6 +25,7 @@ import msgspec
 from actors.conversation import lane_of
 from actors.distribution import SECONDS, Distribution, Histogram
 from actors.ports import Answer, Clock, Contended, Deliver, Moved, NewId, Notice, NotOwner, Quarantined, Recorded
+from actors.tenant import TenantTree
 from actors.tree import Tree
 from gateway.http import Request, Response
 from gateway.problems import problem
@@ -35,7 +36,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.ids import QUARANTINED, WEBHOOK
 from protocol.machines.conversation import Happened
 from store.contract import Endpoint, QuarantineEntry, RawWebhook, Store, StoreUnavailable
-from supervisor import DeadlineExceeded, Deadlines, Refused, Reply, Undelivered
+from supervisor import DeadlineExceeded, Deadlines, Poisoned, Refused, Reply, Undelivered
 
 COMMIT_SECONDS = 2.0
 """How long a webhook may wait for its commit. Meta wants half of all answers within 250 ms and 99 % within 1 s; past 2 s it is better
@@ -50,6 +51,11 @@ PAYLOAD = 1 << 20
 OK = Response(200)
 
 _NOBODY = ContactRef()
+
+_Trees = dict[str, TenantTree]
+"""The running subtrees of a webhook's tenants."""
+_Places = dict[tuple[str, str], str]
+"""(tenant, message id) → conversation, for receipts that name no contact."""
 
 
 class IngressStatistics(msgspec.Struct, frozen=True):
@@ -162,7 +168,7 @@ class Ingress:
         except StoreUnavailable:
             self._unavailable += 1
             return problem("store_unavailable", "The database cannot take the webhook now.")
-        except (Refused, DeadlineExceeded, Undelivered, NotOwner, Contended) as error:
+        except (Refused, DeadlineExceeded, Undelivered, Poisoned, NotOwner, Contended) as error:
             self._unavailable += 1
             return problem("overloaded", f"The webhook cannot be taken now ({error.code}).")
         self._acknowledged += 1
@@ -185,7 +191,7 @@ class Ingress:
         if aside:
             verdict = "partial" if deliverable else "unrouted" if items else "undecodable"
             webhook = msgspec.structs.replace(webhook, verdict=verdict)
-        sent, notices = await self._post_all(deliverable, webhook, aside)
+        sent, notices = self._post_all(deliverable, webhook, aside, *await self._prepare(deliverable))
         if aside:
             await self._keep(webhook, webhook.verdict, aside)
         for each in sent:
@@ -203,56 +209,72 @@ class Ingress:
         by_tenant = {each.tenant: each for each in reversed(routes.endpoints_of_account(name, item.account))}
         return [each for each in by_tenant.values() if secret_of(each) == secret]
 
-    async def _post_all(
-        self, deliverable: Sequence[tuple[Item, Endpoint]], webhook: RawWebhook, aside: list[QuarantineEntry]
+    async def _prepare(self, deliverable: Sequence[tuple[Item, Endpoint]]) -> tuple[_Trees, _Places]:
+        """Wait for all that posting needs, so that it needs no waiting: tenants running, contacts resolved, nameless receipts found.
+
+        One query an endpoint for its contacts, one a tenant for receipts that name nobody (hidden numbers, reference 4): theirs is their
+        message's conversation.
+        """
+        trees: _Trees = {}
+        unknown: dict[tuple[str, str], list[ContactRef]] = {}
+        nameless: dict[str, dict[str, None]] = {}
+        lookup = self._tree.directory.lookup
+        for item, owner in deliverable:
+            tenant, contact, command = owner.tenant, item.contact, item.command
+            if tenant not in trees:
+                trees[tenant] = self._tree.running(tenant) or await self._tree.tenant(tenant)
+            if contact is not None:
+                if lookup(owner.external_id, contact.external_ids()) is None:
+                    unknown.setdefault((tenant, owner.external_id), []).append(contact)
+            elif isinstance(command, RecordReceipt):
+                nameless.setdefault(tenant, {})[command.message_id] = None
+        places: _Places = {}
+        for tenant, message_ids in nameless.items():
+            for found in await self._store.find_messages(tenant, list(message_ids)):
+                places[tenant, found.message_id] = found.conversation
+        for (tenant, endpoint), contacts in unknown.items():
+            await self._tree.directory.resolve(tenant, endpoint, contacts)
+        return trees, places
+
+    def _post_all(
+        self,
+        deliverable: Sequence[tuple[Item, Endpoint]],
+        webhook: RawWebhook,
+        aside: list[QuarantineEntry],
+        trees: _Trees,
+        places: _Places,
     ) -> tuple[list[_Sent], list[Reply[Answer]]]:
         """Post every item to its actor, in the webhook's order; what turns out to lead nowhere is added to `aside`."""
-        await self._resolve(deliverable)
         sent: list[_Sent] = []
         notices: list[Reply[Answer]] = []
         for item, owner in deliverable:
-            tenant, endpoint, command = owner.tenant, owner.external_id, item.command
-            tree = self._tree.running(tenant) or await self._tree.tenant(tenant)
+            tenant, endpoint, command, contact = owner.tenant, owner.external_id, item.command, item.contact
             key = dedupe_key(tenant, item.endpoint or item.account, item.dedupe)
             if isinstance(command, RecordNotice):
                 notice = Notice(item.account, item.endpoint, item.at or webhook.received_at, command, key, webhook)
-                reply = self._tree.notify(tree, notice)
+                reply = self._tree.notify(trees[tenant], notice)
                 self.deadlines.watch(reply)
                 notices.append(reply)
                 continue
-            if item.contact is not None:
-                conversation = self._tree.directory.lookup(endpoint, item.contact.external_ids())
+            if contact is not None:
+                conversation = self._tree.directory.lookup(endpoint, contact.external_ids())
+                if conversation is None:
+                    raise Contended("the contact's ids changed while they were looked up")
+            elif isinstance(command, RecordReceipt):
+                conversation = places.get((tenant, command.message_id))
             else:
-                conversation = await self._by_message(tenant, item)
+                conversation = None
             if conversation is None:
                 self._unrouted += 1
                 aside.append(self._unrouted_entry(item, webhook, tenant))
                 continue
-            happened = Happened(endpoint, item.contact or _NOBODY, item.at or webhook.received_at, command)
+            happened = Happened(endpoint, contact or _NOBODY, item.at or webhook.received_at, command)
             message = Deliver(happened, key, webhook)
             lane, rank = lane_of(command)
-            reply = self._tree.deliver(tree, conversation, message, lane, rank)
+            reply = self._tree.deliver(trees[tenant], conversation, message, lane, rank)
             self.deadlines.watch(reply)
             sent.append(_Sent(tenant, endpoint, conversation, message, lane, rank, reply))
         return sent, notices
-
-    async def _resolve(self, deliverable: Sequence[tuple[Item, Endpoint]]) -> None:
-        """See to it that the directory knows every contact: in one query an endpoint, not one an item."""
-        directory = self._tree.directory
-        unknown: dict[tuple[str, str], list[ContactRef]] = {}
-        for item, owner in deliverable:
-            contact = item.contact
-            if contact is not None and directory.lookup(owner.external_id, contact.external_ids()) is None:
-                unknown.setdefault((owner.tenant, owner.external_id), []).append(contact)
-        for (tenant, endpoint), contacts in unknown.items():
-            await directory.resolve(tenant, endpoint, contacts)
-
-    async def _by_message(self, tenant: str, item: Item) -> str | None:
-        """Find the conversation of an item that names no contact: a receipt is its message's (hidden numbers, reference 4)."""
-        if not isinstance(item.command, RecordReceipt):
-            return None
-        found = await self._store.find_messages(tenant, [item.command.message_id])
-        return found[0].conversation if found else None
 
     async def _settle(self, sent: _Sent) -> None:
         """Wait until the item is committed, going after it where its conversation has moved."""

@@ -146,7 +146,9 @@ class Node:
                 "/socket.io/": self.socketio.http,
             },
             sockets={
-                "/ws": dashboard_socket(self.sessions, origins=origins, max_queue_bytes=settings.socket_queue_bytes),
+                "/ws": dashboard_socket(
+                    self.sessions, origins=origins, max_queue_bytes=settings.socket_queue_bytes, pump=self.pump
+                ),
                 "/socket.io/": self.socketio.websocket,
             },
             app=cast(AsgiApp, app),  # Quart types its ASGI events more closely than a server of any application can
@@ -207,19 +209,23 @@ class Node:
             "listener": self.listener.statistics(),
             "sessions": self.sessions.statistics(),
             "socketio": self.socketio.statistics(),
+            "pump": self.pump.statistics(),
             "supervision": self._supervision(),
         }
 
     # --- parts of its own
 
     async def _listen(self, *, task_status: trio.TaskStatus[None]) -> None:
+        # Restarted, it is where it was, and lets the dashboards in again that it sent away.
+        port = self.addresses[0][1] if self.addresses else self.settings.port
+        self.sessions.reopen()
         async with trio.open_nursery() as nursery:
             try:
-                self.addresses[:] = await nursery.start(self.listener.serve, self.settings.host, self.settings.port)
+                self.addresses[:] = await nursery.start(self.listener.serve, self.settings.host, port)
                 task_status.started()
                 await trio.sleep_forever()
             except* OSError as errors:  # the system's own text does not say where
-                where = f"{self.settings.host}:{self.settings.port}"
+                where = f"{self.settings.host}:{port}"
                 raise OSError(f"cannot listen on {where}: {errors.exceptions[0]}") from None
             finally:
                 # The dashboards first: they are told to come back, while webhooks under way still finish.
@@ -281,6 +287,7 @@ class Node:
         register("feed", self.feed.statistics, counters=("published", "delivered", "encoded"))
         register("sessions", self.sessions.statistics, counters=("opened", "refused"))
         register("listener", self.listener.statistics, counters=("accepted", "answers", "refused", "failed"))
+        register("pump", self.pump.statistics, counters=("writes", "left"))
         register("socketio", self.socketio.statistics, counters=("opened", "closed"))
 
 

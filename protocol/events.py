@@ -126,12 +126,25 @@ class ConversationMerged(msgspec.Struct, frozen=True, tag="conversation_merged",
     into: str
 
 
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where a conversation stood when it ended: what the list showed of it (`protocol.machines.summary`), and when its window last opened."""
+
+    message_id: str = ""
+    preview: str = ""
+    last_at: int = 0
+    outbound: bool = False
+    unanswered: int = 0
+    messages: int = 0
+    opened_at: int = 0
+
+
 class ConversationAbsorbed(msgspec.Struct, frozen=True, tag="conversation_absorbed", omit_defaults=True, gc=False):
-    """`other` ended in this conversation; its messages now stand in this thread. `contact` is what was known of it there."""
+    """`other` ended in this conversation; its messages now stand in this thread. `contact` and `standing` are what was known there."""
 
     at: int
     other: str
     contact: ContactRef
+    standing: Standing = Standing()
 
 
 ConversationEvent = (

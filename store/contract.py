@@ -80,7 +80,8 @@ class MessageWrite(msgspec.Struct, frozen=True, gc=False):
 
     A row may begin as a receipt alone (`seq` None: not shown) and be completed later. `seq` names the event that records the message by its
     place among this append's events (from 1); the row then keeps that event's feed offset. `status` is a rank and only ever grows
-    (FORWARD-ONLY holds in the read model too).
+    (FORWARD-ONLY holds in the read model too); `status_at` and `problems` belong to it: they come with a higher rank, or (`problems`) where the
+    same rank had none.
     """
 
     message_id: str
@@ -141,7 +142,7 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
 
 
 class VersionConflict(msgspec.Struct, frozen=True, gc=False):
-    """The stream is at `actual`."""
+    """The stream is at `actual`, or belongs to another tenant."""
 
     actual: int
 
@@ -258,7 +259,10 @@ class FeedHead(msgspec.Struct, frozen=True, gc=False):
 
 
 class QuarantineEntry(msgspec.Struct, frozen=True, gc=False):
-    """Something kept aside. `reason`: undecodable, unrouted, bad_item, crashed. `detail` is for people. `payload` is what arrived."""
+    """Something kept aside. `reason`: undecodable, unrouted, bad_item, crashed, unstorable. `detail` is for people. `payload` is what arrived.
+
+    `unstorable`: the database would not take the webhook or entry of this id; what is left of it is this, without the payload.
+    """
 
     id: str
     at: int
@@ -333,8 +337,9 @@ class Store(Protocol):
     ) -> list[Outcome]:
         """Commit what can be committed, in one transaction; answer each append in its place.
 
-        At most one append a stream in a batch. `webhooks` and `quarantine` are kept in the same transaction in any case (a repeated id is
-        kept once). When this returns, what it calls Committed is durable (synchronous commit).
+        At most one append a stream in a batch. `webhooks` and `quarantine` are kept in the same transaction, or one before it, in any case (a
+        repeated id is kept once); a row of them that the database does not take leaves an `unstorable` quarantine entry. When this returns,
+        what it calls Committed is durable (synchronous commit).
         """
 
     async def load_streams(self, streams: Sequence[str]) -> list[LoadedStream]:

@@ -59,6 +59,8 @@ class MemoryDatabase:
         self.outage: str | None = None
         self.fences: dict[int, tuple[int, object]] = {}
         self.streams: dict[str, list[StoredEvent]] = {}
+        self.owners: dict[str, str] = {}
+        """The tenant of each stream."""
         self.snapshots: dict[str, tuple[int, bytes]] = {}
         self.feeds: dict[str, list[StoredEvent]] = {}
         self.dedupe: set[bytes] = set()
@@ -116,7 +118,7 @@ class MemoryStore:
         if db.fences.get(append.partition) != (append.epoch, self):
             return Fenced(append.partition)
         actual = len(db.streams.get(append.stream, ()))
-        if actual != append.expected:
+        if actual != append.expected or db.owners.get(append.stream, append.tenant) != append.tenant:
             return VersionConflict(actual)
         recorded = tuple(key for key in append.dedupe if key in db.dedupe)
         if recorded:
@@ -133,6 +135,7 @@ class MemoryStore:
     def _commit(self, append: Append, at: int) -> Committed:
         db = self.database
         stream = db.streams.setdefault(append.stream, [])
+        db.owners[append.stream] = append.tenant
         feed = db.feeds.setdefault(append.tenant, [])
         before = len(feed)
         for event in append.events:
@@ -184,9 +187,12 @@ class MemoryStore:
             moved = messages.pop(key)
             standing = messages.get((tenant, target, key[2]))
             if standing is not None:  # what the absorbing thread says stands; the status is the further one
-                status = combine(standing.write, MessageWrite(key[2], moved.write.status, moved.write.status_at))
+                further = MessageWrite(key[2], moved.write.status, moved.write.status_at, problems=moved.write.problems)
+                status = combine(standing.write, further)
                 write = combine(moved.write, standing.write)
-                moved.write = msgspec.structs.replace(write, status=status.status, status_at=status.status_at)
+                moved.write = msgspec.structs.replace(
+                    write, status=status.status, status_at=status.status_at, problems=status.problems
+                )
                 moved.recorded_at = moved.recorded_at if standing.recorded_at is None else standing.recorded_at
             messages[tenant, target, key[2]] = moved
 

@@ -12,10 +12,13 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 def combine(earlier: MessageWrite, later: MessageWrite) -> MessageWrite:
     """Return the one write that does what `earlier` and then `later` would do to a message.
 
-    What is present replaces what was; `status` only grows, and takes its time along; `edited` and `revoked` stay once true. An edit may come
-    before the message it edits: the original wording then does not replace it.
+    What is present replaces what was; `status` only grows, and takes its time and its problems along (a delivery proves a failure wrong);
+    `edited` and `revoked` stay once true. An edit may come before the message it edits: the original wording then does not replace it.
     """
     grew = later.status > earlier.status
+    problems = later.problems if grew else earlier.problems
+    if later.status == earlier.status and problems is None:
+        problems = later.problems
     if earlier.edited and not later.edited and earlier.content is not None:
         later = replace(later, kind=earlier.kind, content=earlier.content)
     return MessageWrite(
@@ -30,7 +33,7 @@ def combine(earlier: MessageWrite, later: MessageWrite) -> MessageWrite:
         content=earlier.content if later.content is None else later.content,
         context=earlier.context if later.context is None else later.context,
         author=earlier.author if later.author is None else later.author,
-        problems=earlier.problems if later.problems is None else later.problems,
+        problems=problems,
         edited=earlier.edited or later.edited,
         revoked=earlier.revoked or later.revoked,
     )

@@ -167,7 +167,7 @@ class ActorPool(Generic[K]):
                 cell = self._admit(key)
                 cell.mailbox.put_nowait(envelope)
                 self._cells[key] = cell
-            elif cell.ending is None or cell.ending is StopReason.PASSIVATED:
+            elif (cell.ending is None or cell.ending is StopReason.PASSIVATED):
                 cell.mailbox.put_nowait(envelope)
             else:
                 raise ActorStopped(f"an actor of {self.name} is stopping")
@@ -215,16 +215,21 @@ class ActorPool(Generic[K]):
             async with trio.open_nursery() as self._nursery:
                 self._workers = Workers(self._nursery, self._carry)
                 self._accepting = True
-                if self._idle_timeout != math.inf:
-                    self._nursery.start_soon(self._sweep)
-                task_status.started()
-                await self._stop.wait()
-                if self._cells:
-                    await self._empty.wait()
-                self._nursery.cancel_scope.cancel()
+                try:
+                    if self._idle_timeout != math.inf:
+                        self._nursery.start_soon(self._sweep)
+                    task_status.started()
+                    await self._stop.wait()
+                    if self._cells:
+                        await self._empty.wait()
+                    self._nursery.cancel_scope.cancel()
+                finally:
+                    # From here on the nursery may close before this task runs again: whoever posts to an actor, or settles
+                    # what one waits for, must not try to start a worker in it.
+                    self._accepting = False
+                    self._workers = None
         finally:
-            self._accepting = False
-            self._nursery = self._workers = None
+            self._nursery = None
             for cell in tuple(self._cells.values()):
                 self._forget(cell)
         if self._failure is not None:
@@ -368,6 +373,8 @@ class ActorPool(Generic[K]):
                 else:
                     await self._turn(cell, cell.behaviour)
                 if cell.suspended is not None and cell.go_on is None:
+                    if cell.ending is StopReason.KILLED:  # in the turn, which outlived its cancellation
+                        self._forget(cell)
                     return turns
         except BaseException:
             if cell.ending is StopReason.KILLED:

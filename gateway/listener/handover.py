@@ -220,6 +220,9 @@ class HypercornLane:
         Raises:
             ExceptionGroup: holding hypercorn's LifespanFailureError or LifespanTimeoutError.
         """
+        self._context = WorkerContext(None)
+        self._state = {}
+        self._ended = trio.Event()
         lifespan = Lifespan(self._app, self._config, self._state)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:

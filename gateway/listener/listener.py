@@ -61,7 +61,7 @@ _KEEP_ALIVE = (
 
 
 class Listener:
-    """Serves handlers, sockets and an ASGI application on one port. `serve` is called once."""
+    """Serves handlers, sockets and an ASGI application on one port. `serve` may be called again when it has returned."""
 
     def __init__(
         self,
@@ -115,6 +115,9 @@ class Listener:
             OSError: the port cannot be bound.
             ExceptionGroup: holding hypercorn's LifespanFailureError, the application could not start.
         """
+        self._drained = trio.Event()
+        self._watch.reopen()
+        self._sockets.reopen()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._hypercorn.run_lifespan)
             # The nursery belongs to a task that is shielded, which this one must not be: see the theory above.

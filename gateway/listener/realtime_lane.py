@@ -348,6 +348,10 @@ class OpenSockets:
         else:
             await socket.reject(FAILED.response())
 
+    def reopen(self) -> None:
+        """Let sockets in again after a `close_all`."""
+        self._draining = False
+
     async def close_all(self, code: int, reason: str) -> None:
         """Close every socket and let no new one in."""
         self._draining = True

@@ -88,6 +88,11 @@ class Watch:
             for life in late:
                 life.expire()
 
+    def reopen(self) -> None:
+        """Let connections stay again after a `drain`."""
+        self.draining = False
+        self._idle_until = inf
+
     async def drain(self, idle_seconds: float) -> None:
         """Wait until every connection has ended. Idle ones have `idle_seconds` for a request that is on its way."""
         self.draining = True

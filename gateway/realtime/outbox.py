@@ -102,23 +102,26 @@ class Outbox(Generic[T]):
         """
         self._direct = direct
 
-    def flush(self) -> None:
-        """Write what is queued if the draining task waits for it; called by the pump."""
+    def flush(self) -> bool:
+        """Write what is queued if the draining task waits for it; called by the pump. False: that task has to write something."""
         self._marked = False
         if self._reader is None or not self._items:
-            return  # the task is busy, and comes for the rest
+            return not self._items  # the task is busy, and comes for the rest
         if self._direct is not None:
             items = self._take()
             try:
                 left = self._direct(items)
             except SocketClosed:
                 left = items
-            self._written()
             if not left:
-                return
+                self._written()
+                return True
             self._items = left
             self._queued = sum(map(len, left))
+            # What the lane keeps of a write that it could not finish weighs nothing in `left`, and is memory all the same.
+            self._in_flight -= self._queued
         self._wake_reader()
+        return False
 
     async def drain(self) -> list[T]:
         """Wait until there is something and take all of it, in order. Returns [] once closed and empty.
@@ -194,7 +197,8 @@ class Outbox(Generic[T]):
 
     def _take(self) -> list[T]:
         items, self._items = self._items, []
-        self._in_flight, self._queued = self._queued, 0
+        self._in_flight += self._queued
+        self._queued = 0
         self._batches += bool(items)
         return items
 

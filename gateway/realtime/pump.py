@@ -13,6 +13,7 @@ and the gateway writes 25 times a second instead of as often as events come.
 
 from typing import Protocol
 
+import msgspec
 import trio
 
 REST_PER_WRITE = 80e-6
@@ -25,8 +26,15 @@ WRITES_AT_ONCE = 256
 class Pumped(Protocol):
     """A queue that the pump can empty."""
 
-    def flush(self) -> None:
-        """Write what is queued, without waiting. Must not raise."""
+    def flush(self) -> bool:
+        """Write what is queued, without waiting. False: something is left to the task of the queue. Must not raise."""
+
+
+class PumpStatistics(msgspec.Struct, frozen=True):
+    """Queues that were emptied since the start, one write each; and how many of these writes left something to the client's own task."""
+
+    writes: int
+    left: int
 
 
 class Pump:
@@ -35,6 +43,8 @@ class Pump:
     def __init__(self) -> None:
         self._marked: list[Pumped] = []
         self._parked: trio.lowlevel.Task | None = None
+        self._writes = 0
+        self._left = 0
 
     def mark(self, queue: Pumped) -> None:
         """Have `queue` emptied at the next beat. To be called once until then."""
@@ -53,9 +63,14 @@ class Pump:
             marked, self._marked = self._marked, []
             for start in range(0, len(marked), WRITES_AT_ONCE):
                 for queue in marked[start : start + WRITES_AT_ONCE]:
-                    queue.flush()
+                    self._writes += 1
+                    self._left += not queue.flush()
                 await trio.lowlevel.checkpoint()
             await trio.sleep(min(len(marked) * REST_PER_WRITE, LONGEST_REST))
+
+    def statistics(self) -> PumpStatistics:
+        """Return the counts."""
+        return PumpStatistics(self._writes, self._left)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._parked = None

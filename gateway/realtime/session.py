@@ -305,6 +305,10 @@ class Sessions:
         """Close the live sessions of a tenant that was suspended. Returns how many."""
         return self._close_where(lambda identity: identity.tenant == tenant)
 
+    def reopen(self) -> None:
+        """Let clients in again after a `shutdown`."""
+        self._stopping = False
+
     async def shutdown(self, *, grace: float = 5.0) -> None:
         """Let nobody in any more and close all sessions with GOING_AWAY; cancel those that are still there after `grace` seconds."""
         self._stopping = True

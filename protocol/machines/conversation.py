@@ -41,6 +41,7 @@ from protocol.events import (
     MessageRevoked,
     PreferenceSet,
     ReceiptRecorded,
+    Standing,
     UnknownKept,
 )
 from protocol.machines import identity, summary, timeline, window
@@ -89,12 +90,13 @@ class MergeInto(msgspec.Struct, frozen=True, gc=False):
 
 
 class Absorb(msgspec.Struct, frozen=True, gc=False):
-    """Take over the messages and the contact of `other`, which has ended in this conversation."""
+    """Take over the messages and the contact of `other`, which has ended in this conversation. `standing`: where it stood."""
 
     other: str
     contact: ContactRef
     endpoint: str
     at: int
+    standing: Standing = Standing()
 
 
 Command = Happened | MergeInto | Absorb
@@ -112,9 +114,23 @@ def decide(state: State, command: Command) -> list[ConversationEvent] | Rejected
             return _happened(state, command)
         case MergeInto(into=into, endpoint=endpoint, at=at):
             return [*_started(state, endpoint, ContactRef(), at), ConversationMerged(at, into)]
-        case Absorb(other=other, contact=contact, at=at, endpoint=endpoint):
+        case Absorb(other=other, contact=contact, at=at, endpoint=endpoint, standing=standing):
             started = _started(state, endpoint, contact, at)
-            return [*started, ConversationAbsorbed(at, other, contact)]
+            return [*started, ConversationAbsorbed(at, other, contact, standing)]
+
+
+def standing(state: State) -> Standing:
+    """Return what a conversation that takes this one over has to know of where it stands."""
+    shown = state.summary
+    return Standing(
+        shown.message_id,
+        shown.preview,
+        shown.last_at,
+        shown.outbound,
+        shown.unanswered,
+        shown.messages,
+        state.window.opened_at,
+    )
 
 
 def _started(state: State, endpoint: str, contact: ContactRef, at: int) -> list[ConversationEvent]:
@@ -161,6 +177,8 @@ def evolve(state: State, event: ConversationEvent) -> State:
         case ConversationAbsorbed():
             who = identity.evolve(who, event)
             line = timeline.forget(line)
+            shown = summary.evolve(shown, event)
+            open_ = window.evolve(open_, event)
         case MessageEdited() | MessageRevoked() | MessageCompleted():
             shown = summary.evolve(shown, event)
         case CallRecorded():

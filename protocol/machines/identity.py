@@ -5,6 +5,7 @@ Rules:
 1. Whatever an item newly says of the contact (a phone number behind a business-scoped id, a username, a name) is learnt; nothing is unlearnt
    because a later item leaves it out: providers omit a hidden phone number rather than send it empty.
 2. An explicit change (new number, new scoped id) replaces: the replaced id no longer leads here, because it may be given to somebody else.
+   That holds for an id which the change names as old even where another id of its kind was known here (of a conversation taken over).
 3. A conversation merged into another decides nothing more.
 
 Which conversation an external id leads to is not known here: the directory resolves that before a command arrives.
@@ -44,13 +45,15 @@ def learn(state: State, seen: ContactRef, at: int) -> list[ContactIdentified]:
 
 
 def change(state: State, command: ChangeIdentity, at: int) -> list[ContactIdentified]:
-    """Return the explicit change, or nothing where it says what is already known (rule 2)."""
+    """Return the explicit change (rule 2), or nothing where it replaces nothing and says what is already known."""
     known = state.contact
     news = {field: value for field in _FIELDS if (value := getattr(command.new, field)) is not None}
     contact = msgspec.structs.replace(known, **news)
-    if contact == known and command.note is None:
+    replaced = {field: value for field in news if (value := getattr(command.old, field)) is not None}
+    event = _identified(known, contact, at, command.reason, command.note, ContactRef(**replaced))
+    if contact == known and command.note is None and not event.removed:
         return []
-    return [_identified(known, contact, at, command.reason, command.note)]
+    return [event]
 
 
 def evolve(
@@ -75,14 +78,20 @@ def display_name(contact: ContactRef) -> str:
 
 
 def _identified(
-    known: ContactRef, contact: ContactRef, at: int, reason: str | None, note: str | None
+    known: ContactRef,
+    contact: ContactRef,
+    at: int,
+    reason: str | None,
+    note: str | None,
+    replaced: ContactRef = ContactRef(),  # noqa: B008 - frozen
 ) -> ContactIdentified:
     before, after = known.external_ids(), contact.external_ids()
+    gone = dict.fromkeys(before + replaced.external_ids())
     return ContactIdentified(
         at=at,
         contact=contact,
         added=tuple(external_id for external_id in after if external_id not in before),
-        removed=tuple(external_id for external_id in before if external_id not in after),
+        removed=tuple(external_id for external_id in gone if external_id not in after),
         reason=reason,
         note=note,
     )

@@ -5,12 +5,21 @@ Rules:
 1. The newest message is the last one recorded; an edit or a revocation of it shows. Imported history never replaces a live message.
 2. `unanswered` counts the customer's messages since the business last wrote. A reaction is neither a question nor an answer.
 3. `last_at` is the provider's time and never goes backwards, so that a late webhook cannot sink a conversation in the list.
+4. A conversation that takes another one over shows the newest message of both, and counts the messages of both.
 """
 
 import msgspec
 
 from protocol.content import Reaction, preview
-from protocol.events import CallRecorded, MessageCompleted, MessageEdited, MessageRecorded, MessageRevoked
+from protocol.events import (
+    CallRecorded,
+    ConversationAbsorbed,
+    MessageCompleted,
+    MessageEdited,
+    MessageRecorded,
+    MessageRevoked,
+    Standing,
+)
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -26,7 +35,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 INITIAL = State()
 
-Event = MessageRecorded | MessageCompleted | MessageEdited | MessageRevoked | CallRecorded
+Event = MessageRecorded | MessageCompleted | MessageEdited | MessageRevoked | CallRecorded | ConversationAbsorbed
 
 
 def evolve(state: State, event: Event) -> State:
@@ -52,5 +61,20 @@ def evolve(state: State, event: Event) -> State:
             return msgspec.structs.replace(state, preview="[deleted]")
         case CallRecorded():
             return msgspec.structs.replace(state, last_at=max(state.last_at, event.at))
+        case ConversationAbsorbed(standing=standing):
+            return _combined(state, standing)
         case _:
             return state
+
+
+def _combined(state: State, other: Standing) -> State:
+    theirs = other.message_id and (not state.message_id or other.last_at > state.last_at)
+    newest = other if theirs else state
+    return State(
+        newest.message_id,
+        newest.preview,
+        max(state.last_at, other.last_at),
+        newest.outbound,
+        state.unanswered + other.unanswered,
+        state.messages + other.messages,
+    )

@@ -11,10 +11,12 @@ Rules:
    an id of the past again are those (their dedupe keys differ), so a history item for a recorded message completes it.
 
 Theory of operation. A conversation may grow for years and its state must not: only the newest REMEMBERED messages and the newest REMEMBERED
-waiting receipts are held. `forgot` says that older ones exist in the read model; then `wants_recall` names the message a command needs to
-know about, the actor looks it up, and `recall` puts it back before the command is decided. Recalling is no event: what was recalled can always be
-looked up again.
+waiting receipts are held. `forgot` says that older ones exist in the read model. Before a turn is decided, the actor asks for the `subject` of
+each command: what is remembered of it is kept longest (`keep`), so that nothing recorded earlier in the same turn pushes it out, and
+what is not is looked up and put back (`recall`). Neither is an event: what was recalled can always be looked up again.
 """
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -45,26 +47,42 @@ Command = ReceiveMessage | EditMessage | RevokeMessage | RecordReceipt
 Event = MessageRecorded | MessageCompleted | MessageEdited | MessageRevoked | ReceiptRecorded
 
 
-def wants_recall(state: State, command: Command) -> str | None:
-    """Return the message id that has to be looked up before `command` can be decided, or None."""
-    if not state.forgot:
-        return None
+def subject(command: Command) -> str | None:
+    """Return the message that has to be known before `command` is decided. The customer's new messages need nothing."""
     match command:
         case RecordReceipt(message_id=message_id):
-            known = message_id in state.messages or message_id in state.waiting
-            return None if known else message_id
+            return message_id
         case ReceiveMessage(message_id=message_id) if command.outbound or command.origin == "history":
-            known = message_id in state.messages or message_id in state.waiting
-            return None if known else message_id
+            return message_id
         case _:
             return None
+
+
+def knows(state: State, message_id: str) -> bool:
+    """Tell whether the message or a receipt for it is remembered."""
+    return message_id in state.messages or message_id in state.waiting
+
+
+def is_full(state: State, turn: int) -> bool:
+    """Tell whether a turn of so many commands may push something out."""
+    return max(len(state.messages), len(state.waiting)) + turn > REMEMBERED
+
+
+def keep(state: State, message_ids: Iterable[str]) -> State:
+    """Return the state with these remembered longest of all."""
+    messages, waiting = {**state.messages}, {**state.waiting}
+    for message_id in message_ids:
+        for remembered in (messages, waiting):
+            if message_id in remembered:
+                remembered[message_id] = remembered.pop(message_id)
+    return State(messages, waiting, state.forgot)
 
 
 def recall(state: State, message_id: str, status: int, *, recorded: bool) -> State:
     """Return the state with what the read model knows of `message_id`: its status' rank, and whether the message itself is recorded."""
     if recorded:
-        return msgspec.structs.replace(state, messages={**state.messages, message_id: status})
-    return msgspec.structs.replace(state, waiting={**state.waiting, message_id: status})
+        return _bounded({**state.messages, message_id: status}, state.waiting, state.forgot)
+    return _bounded(state.messages, {**state.waiting, message_id: status}, state.forgot)
 
 
 def decide(state: State, command: Command, at: int) -> list[Event]:
@@ -120,19 +138,19 @@ def evolve(state: State, event: Event) -> State:
     """Return the state after `event`."""
     match event:
         case MessageRecorded():
-            messages = {**state.messages, event.message_id: RANK[event.status] if event.status else 0}
             waiting = state.waiting
             if event.message_id in waiting:
                 waiting = {key: rank for key, rank in waiting.items() if key != event.message_id}
-            return _bounded(State(messages, waiting, state.forgot))
+            rank = RANK[event.status] if event.status else 0
+            return _bounded({**state.messages, event.message_id: rank}, waiting, state.forgot)
         case ReceiptRecorded():
             rank = RANK[event.current] if event.current else 0
             if event.waiting:
-                return _bounded(State(state.messages, {**state.waiting, event.message_id: rank}, state.forgot))
+                return _bounded(state.messages, {**state.waiting, event.message_id: rank}, state.forgot)
             if state.messages.get(event.message_id) == rank:
                 return state
             # Also for a message that was forgotten: the event itself says it is recorded, and where it stands.
-            return _bounded(State({**state.messages, event.message_id: rank}, state.waiting, state.forgot))
+            return _bounded({**state.messages, event.message_id: rank}, state.waiting, state.forgot)
         case _:
             return state
 
@@ -142,12 +160,10 @@ def forget(state: State) -> State:
     return msgspec.structs.replace(state, forgot=True)
 
 
-def _bounded(state: State) -> State:
-    messages, waiting, forgot = state.messages, state.waiting, state.forgot
-    if len(messages) > REMEMBERED:
-        del messages[next(iter(messages))]  # ours alone: made by the caller a moment ago
-        forgot = True
-    if len(waiting) > REMEMBERED:
-        del waiting[next(iter(waiting))]
+def _bounded(messages: dict[str, int], waiting: dict[str, int], forgot: bool) -> State:
+    if len(messages) > REMEMBERED or len(waiting) > REMEMBERED:
+        # The oldest go; dicts keep the order of arrival. Sliced, not deleted from: one of the two may belong to the state before.
+        messages = dict(list(messages.items())[-REMEMBERED:])
+        waiting = dict(list(waiting.items())[-REMEMBERED:])
         forgot = True
     return State(messages, waiting, forgot)

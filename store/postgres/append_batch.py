@@ -4,6 +4,7 @@ Owns how appends become the rows that the SQL function `append_batch` takes (mig
 outcomes.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -22,16 +23,20 @@ from store.contract import (
     Outcome,
     QuarantineEntry,
     RawWebhook,
+    StoreUnavailable,
     Unstorable,
     VersionConflict,
 )
-from store.postgres.pool import Connection
+from store.postgres.pool import Connection, is_unavailable
 from store.read_model import combine, storable, storable_conversation, storable_message
+
+log = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[Any, ...]
 Kept: TypeAlias = tuple[Sequence[RawWebhook], Sequence[QuarantineEntry]]
-UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""What asyncpg or the server raises for a value it cannot take: found in the batch by halving it."""
+UNSTORABLE = (asyncpg.PostgresError, asyncpg.DataError, ValueError)
+"""What asyncpg or the server raises for a value it cannot take, foreseen or not, unless it means that the database cannot serve now:
+found in the batch by halving it."""
 
 CALL = "select * from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
@@ -58,8 +63,12 @@ async def append_batch(
         try:
             bases, refused = await _commit(connection, owner, batch, kept, at)
         except UNSTORABLE as error:
-            if not now:
+            if is_unavailable(error):
                 raise
+            if any(kept):  # perhaps theirs is the fault: settled by themselves, so that no append is blamed for it
+                await _keep(connection, owner, kept, at)
+                kept = ((), ())
+                continue
             limit = count // 2  # close in on the append that cannot be stored; the others go first
             if not limit:
                 outcomes[pending.pop(0)] = Unstorable(_reason(error))
@@ -87,6 +96,40 @@ async def _commit(
     if row["refused"] is not None:
         return (), _refusals(row["refused"], batch)
     return row["bases"] or (), {}
+
+
+async def _keep(connection: Connection, owner: str, kept: Kept, at: int) -> None:
+    """Commit webhooks and quarantine entries by themselves, close in on a row that is not taken, and keep at least its name."""
+    try:
+        await _commit(connection, owner, (), kept, at)
+    except UNSTORABLE as error:
+        if is_unavailable(error):
+            raise
+        webhooks, quarantine = kept
+        if webhooks and quarantine:
+            halves: list[Kept] = [(webhooks, ()), ((), quarantine)]
+        elif len(webhooks or quarantine) > 1:
+            w, q = len(webhooks) // 2, len(quarantine) // 2
+            halves = [(webhooks[:w], quarantine[:q]), (webhooks[w:], quarantine[q:])]
+        else:
+            await _keep_name(connection, owner, webhooks[0] if webhooks else quarantine[0], error, at)
+            return
+        for half in halves:
+            await _keep(connection, owner, half, at)
+
+
+async def _keep_name(
+    connection: Connection, owner: str, row: RawWebhook | QuarantineEntry, error: Exception, at: int
+) -> None:
+    """Keep of `row` what surely can be. If even that is refused, it is not the row's fault: StoreUnavailable."""
+    name = storable(row.id)[:100]
+    log.error("kept without its payload, the database does not take it: %s: %s", name, _reason(error))
+    tenant = None if row.tenant is None else storable(row.tenant)[:100]
+    entry = QuarantineEntry(name, at, "unstorable", f"{type(row).__name__}: {_reason(error)}", b"", tenant, name)
+    try:
+        await _commit(connection, owner, (), ((), (entry,)), at)
+    except UNSTORABLE as again:
+        raise StoreUnavailable(f"the database takes nothing: {type(again).__name__}: {_reason(again)}") from again
 
 
 def _independent(appends: Sequence[Append]) -> int:

@@ -93,11 +93,15 @@ async def open_bridge() -> AsyncIterator[Bridge]:
     """Have an asyncio loop beside the running trio loop, in the same thread, for as long as the block lasts."""
     selector = selectors.DefaultSelector()
     loop = _SteppedLoop(selector)
+    # Whoever is cancelled in the block, or with it, may still have to wait for the loop: to unwind, to close connections.
+    attending = trio.CancelScope(shield=True)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_attend, loop, selector)
-            yield Bridge(loop)
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(_attend, loop, selector, attending)
+            try:
+                yield Bridge(loop)
+            finally:
+                attending.cancel()
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -105,10 +109,11 @@ async def open_bridge() -> AsyncIterator[Bridge]:
         loop.close()
 
 
-async def _attend(loop: _SteppedLoop, selector: selectors.BaseSelector) -> None:
-    """Step the loop whenever something has come for it, and at every tick."""
-    while True:
-        with trio.move_on_after(TICK):
-            # Of every selector that asyncio uses by default where Parley runs (epoll, kqueue) there is a descriptor, readable when it has events.
-            await trio.lowlevel.wait_readable(selector.fileno())  # type: ignore[attr-defined]
-        loop.step()
+async def _attend(loop: _SteppedLoop, selector: selectors.BaseSelector, attending: trio.CancelScope) -> None:
+    """Step the loop whenever something has come for it, and at every tick, until `attending` is cancelled."""
+    with attending:
+        while True:
+            with trio.move_on_after(TICK):
+                # Of every selector that asyncio uses by default where Parley runs (epoll, kqueue) there is a descriptor, readable when it has events.
+                await trio.lowlevel.wait_readable(selector.fileno())  # type: ignore[attr-defined]
+            loop.step()

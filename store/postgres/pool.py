@@ -106,7 +106,7 @@ class Link:
                     raise
                 self._cut()
                 late = loop.time() >= deadline
-                raise StoreUnavailable(f"no answer within {limit} s" if late else _describe(error)) from error
+                raise StoreUnavailable(f"no answer within {limit:.1f} s" if late else _describe(error)) from error
             finally:
                 alarm.cancel()
         finally:
@@ -168,17 +168,19 @@ class Pool:
         return await self.run_within(TIME_LIMIT, operation, *args, **kwargs)
 
     async def run_within(self, limit: float, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same, within `limit` seconds once a connection is free: for maintenance."""
-        async with self._a_link() as link:
-            return await link.run_within(limit, operation, *args, **kwargs)
+        """The same, within `limit` seconds, waiting for a connection included: for maintenance."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit
+        async with self._a_link(min(deadline, loop.time() + TIME_LIMIT)) as link:
+            return await link.run_within(deadline - loop.time(), operation, *args, **kwargs)
 
     async def close(self) -> None:
         """Close every connection."""
         await asyncio.gather(*[link.close() for link in self._links])
 
     @asynccontextmanager
-    async def _a_link(self) -> AsyncIterator[Link]:
-        await _in_turn(self._free, asyncio.get_running_loop().time() + TIME_LIMIT)
+    async def _a_link(self, deadline: float) -> AsyncIterator[Link]:
+        await _in_turn(self._free, deadline)
         link = self._idle.pop()
         try:
             yield link

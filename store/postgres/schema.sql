@@ -236,17 +236,18 @@ begin
     from unnest(tenants) with ordinality b join counted c using (tenant)
     into bases;
 
-    -- Heads and dedupe keys are written as they are checked: what cannot be written is refused. Nobody else moves a head of these tenants now.
+    -- Heads and dedupe keys are written as they are checked: what cannot be written is refused, another tenant's stream too.
+    -- Nobody else moves a head of these tenants now.
     with done as (
         update streams s set version = a.version from unnest(appends) a
-        where s.stream = a.stream and s.version = a.expected and a.expected > 0
+        where s.stream = a.stream and s.tenant = a.tenant and s.version = a.expected and a.expected > 0
         returning s.stream
     )
     select array_agg(stream) from done into moved;
     with done as (
         insert into streams as s (stream, tenant, partition, version)
         select a.stream, a.tenant, a.partition, a.version from unnest(appends) a where a.expected = 0
-        on conflict (stream) do update set version = excluded.version where s.version = 0
+        on conflict (stream) do update set version = excluded.version where s.version = 0 and s.tenant = excluded.tenant
         returning s.stream
     )
     select array_agg(stream) from done into started;
@@ -328,7 +329,8 @@ begin
             author = coalesce(m.author, excluded.author),
             status = greatest(m.status, excluded.status),
             status_at = case when excluded.status > m.status then excluded.status_at else m.status_at end,
-            problems = coalesce(m.problems, excluded.problems),
+            problems = case when excluded.status > m.status then excluded.problems
+                            when excluded.status = m.status then coalesce(m.problems, excluded.problems) else m.problems end,
             edited = m.edited or excluded.edited,
             revoked = m.revoked or excluded.revoked;
     end if;
@@ -351,7 +353,8 @@ begin
         author = coalesce(excluded.author, m.author),
         status = greatest(excluded.status, m.status),
         status_at = case when excluded.status > m.status then excluded.status_at else m.status_at end,
-        problems = coalesce(excluded.problems, m.problems),
+        problems = case when excluded.status > m.status then excluded.problems
+                        when excluded.status = m.status then coalesce(m.problems, excluded.problems) else m.problems end,
         edited = excluded.edited or m.edited,
         revoked = excluded.revoked or m.revoked;
 

@@ -56,6 +56,16 @@ async def test_stale_and_future_versions_are_refused(store: Store, epoch: int) -
     assert await one(store, append("new", 1, epoch=epoch)) == VersionConflict(0)
 
 
+async def test_a_stream_of_another_tenant_is_refused(store: Store, epoch: int) -> None:
+    await one(store, append("s", 0, 1, epoch=epoch))
+    await one(store, append("empty", 0, 0, epoch=epoch))
+    assert await one(store, append("s", 1, epoch=epoch, tenant="tnt_b")) == VersionConflict(1)
+    assert await one(store, append("empty", 0, epoch=epoch, tenant="tnt_b")) == VersionConflict(0)
+    assert await offsets(store, "tnt_b") == []
+    assert isinstance(await one(store, append("s", 1, epoch=epoch)), Committed)
+    assert isinstance(await one(store, append("empty", 0, epoch=epoch)), Committed)
+
+
 async def test_a_recorded_dedupe_key_is_refused_by_name(store: Store, epoch: int) -> None:
     await one(store, append("s", 0, epoch=epoch, dedupe=(key(1), key(2))))
     assert await one(store, append("s", 1, epoch=epoch, dedupe=(key(2),))) == Duplicate((key(2),))

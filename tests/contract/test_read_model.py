@@ -2,6 +2,8 @@
 
 from itertools import permutations
 
+from msgspec import structs
+
 from store.contract import AliasWrite, Committed, MessageStatus, MessageWrite, Store
 from tests.contract.conftest import World
 from tests.support.appends import AT, TENANT, append, conversation, message
@@ -67,6 +69,53 @@ async def test_statuses_only_grow_in_every_order(store: Store, epoch: int) -> No
     rows = await store.list_messages(TENANT, "s", limit=100)
     assert len(rows) == 48
     assert all((row.status, row.status_at, row.content) == (FAILED, AT + FAILED, b"hello") for row in rows)
+
+
+async def test_problems_belong_to_the_status_they_came_with(store: Store, epoch: int) -> None:
+    """In every order, one receipt a commit and all in one: a delivery clears what a failure said, a late failure says nothing more."""
+    receipts = [
+        MessageWrite("", status=SENT, status_at=AT),
+        MessageWrite("", status=DELIVERED, status_at=AT, problems=b"undelivered"),
+        MessageWrite("", status=DELIVERED, status_at=AT),
+        MessageWrite("", status=READ, status_at=AT),
+    ]
+    expected = 0
+    for count, problems in ((3, b"undelivered"), (4, None)):
+        for n, order in enumerate(permutations(receipts[:count])):
+            for name, size in (("one", 1), ("all", count)):
+                message_id = f"m{count}-{n}-{name}"
+                writes = [structs.replace(each, message_id=message_id) for each in order]
+                whole = message(message_id, outbound=True)
+                for batch in ([whole], *(writes[i : i + size] for i in range(0, count, size))):
+                    one = append("s", expected, 1, epoch=epoch, messages=tuple(batch))
+                    assert [type(o) for o in await store.append_batch([one], at=AT)] == [Committed]
+                    expected += 1
+                row = (await store.list_messages(TENANT, "s", limit=1))[0]
+                assert (row.message_id, row.problems) == (message_id, problems)
+
+
+async def test_problems_of_an_absorbed_thread_come_with_its_status(store: Store, epoch: int) -> None:
+    def thread(*statuses: tuple[int, bytes | None]) -> tuple[MessageWrite, ...]:
+        return tuple(
+            message(f"m{n}", outbound=True, status=status, problems=problems)
+            for n, (status, problems) in enumerate(statuses)
+        )
+
+    x = append(
+        "x", epoch=epoch, messages=thread((READ, None), (FAILED, b"x"), (SENT, b"x"), (SENT, b"x"), (SENT, b"x"))
+    )
+    y = append("y", epoch=epoch, messages=thread((SENT, b"y"), (SENT, None), (READ, None), (SENT, None), (SENT, b"y")))
+    await store.append_batch([x, y], at=AT)
+    merge = append("y", 1, epoch=epoch, conversation=conversation(absorbs="x"))
+    assert [type(o) for o in await store.append_batch([merge], at=AT)] == [Committed]
+    found = {row.message_id: (row.status, row.problems) for row in await store.list_messages(TENANT, "y")}
+    assert found == {
+        "m0": (READ, None),
+        "m1": (FAILED, b"x"),
+        "m2": (READ, None),
+        "m3": (SENT, b"x"),
+        "m4": (SENT, b"y"),
+    }
 
 
 async def test_a_receipt_waits_unseen_for_its_message(store: Store, epoch: int) -> None:

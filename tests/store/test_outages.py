@@ -139,6 +139,24 @@ async def test_closing_while_the_server_hangs(postgres_database: str, postgres_s
             await store.close()
 
 
+async def test_cancelling_whoever_has_the_store_open(postgres_database: str) -> None:
+    opened = trio.Event()
+
+    async def hold() -> None:
+        async with open_store(postgres_database, Path()) as store:
+            await store.acquire_partitions([1])
+            await store.load_streams(["s"])  # a second connection to close
+            opened.set()
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await opened.wait()
+        began = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began < 2
+
+
 async def test_a_commit_that_cannot_proceed_is_given_up(store: PostgresStore, postgres_database: str) -> None:
     async def shut_the_gate(connection: Connection) -> None:
         await connection.execute("select pg_advisory_lock(1885434476, 2)")

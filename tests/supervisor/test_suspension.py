@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from supervisor import (
     Actor,
     ActorPool,
+    ActorStopped,
     DeadlineExceeded,
     Deadlines,
     Envelope,
@@ -204,6 +205,52 @@ async def test_a_pool_that_is_cancelled_returns_it(bank: Bank) -> None:
     with pytest.raises(Undelivered):
         reply.result()
     bank.settle()  # nobody is there; nothing happens
+
+
+async def test_settling_after_the_nursery_has_closed_does_no_harm(bank: Bank) -> None:
+    """Between a pool's last task and its last line others run: whoever settles just then must not hear of it."""
+    pool = ActorPool[str]("p", lambda _: Depositor(bank))
+    bank.script = ["go on"]  # it would need a worker
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        first = pool.ref("a").ask_nowait(1)
+        await wait_all_tasks_blocked()
+        assert pool._nursery is not None
+        closing = pool._nursery
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            while not closing._closed:
+                await trio.lowlevel.checkpoint()
+            assert pool.statistics().resident == 1, "the pool has not come to forget its actors"
+            bank.settle()
+            with pytest.raises(ActorStopped):
+                pool.ref("a").tell(2)
+    with pytest.raises(Undelivered):
+        first.result()
+
+
+async def test_a_kill_does_not_wait_for_the_reply_of_a_turn_that_outlived_it(nursery: trio.Nursery) -> None:
+    class Stubborn(Depositor):
+        async def turn(self, envelopes: Sequence[Envelope]) -> Suspension[str]:
+            with trio.CancelScope(shield=True):
+                await going.wait()
+            return self.bank.suspend()
+
+    going = trio.Event()
+    pool = ActorPool[str]("p", lambda _: Stubborn(bank))
+    bank = Bank()
+    await nursery.start(pool.run)
+    reply = pool.ref("a").ask_nowait(1)
+    await wait_all_tasks_blocked()
+    pool.ref("a").kill()
+    going.set()
+    with trio.fail_after(1):
+        await pool.wait_gone("a")
+    with pytest.raises(Undelivered) as returned:
+        reply.result()
+    assert returned.value.outcome_unknown
+    bank.settle("too late")
+    pool.stop()
 
 
 async def test_an_idle_actor_is_not_passivated_while_it_is_suspended(

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from gateway.http import Frame
+from gateway.http import NOTHING, Frame
 from gateway.realtime.outbox import Outbox
+from gateway.realtime.pump import Pump, PumpStatistics
 
 
 async def test_drain_takes_everything_in_order() -> None:
@@ -156,6 +157,32 @@ async def test_wait_below_waits_until_the_batch_is_written() -> None:
         await outbox.drain()
         await wait_all_tasks_blocked()
         assert below
+
+
+async def test_what_a_lane_keeps_of_a_write_counts_until_it_is_written(nursery: trio.Nursery) -> None:
+    pump = Pump()
+    await nursery.start(pump.run)
+    outbox: Outbox[Frame] = Outbox(100, pump)
+    outbox.write_through(lambda _: [NOTHING])  # the kernel takes a part, or nothing at all as with TLS
+    written = trio.Event()
+
+    async def task() -> None:
+        while batch := await outbox.drain():
+            assert batch == [NOTHING]
+            await written.wait()
+
+    nursery.start_soon(task)
+    await wait_all_tasks_blocked()
+    assert outbox.push(Frame(b"." * 78))
+    await wait_all_tasks_blocked()
+    assert pump.statistics() == PumpStatistics(writes=1, left=1)
+    assert outbox.held_bytes == 80
+    assert not outbox.push(Frame(b"." * 78)), "a client never holds more than its bound"
+    written.set()
+    await wait_all_tasks_blocked()
+    assert outbox.held_bytes == 0
+    assert outbox.push(Frame(b"." * 78))
+    nursery.cancel_scope.cancel()
 
 
 async def test_statistics_count_what_passed() -> None:

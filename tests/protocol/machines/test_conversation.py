@@ -90,7 +90,9 @@ def test_a_changed_number_replaces_the_old_one() -> None:
         ("phone:4915100000000",),
         "user_changed_number",
     )
-    assert when(fold(STARTED, event), happened(change)) == []
+    [again] = when(fold(STARTED, event), happened(change))  # the old id may have come here by a merge meanwhile
+    assert isinstance(again, ContactIdentified)
+    assert (again.contact, again.added, again.removed) == (event.contact, (), ("phone:4915100000000",))
 
 
 @pytest.mark.parametrize(

@@ -91,18 +91,22 @@ def test_a_message_is_recorded_once() -> None:
     assert len(events) == 1
 
 
+def outbound(n: int) -> ReceiveMessage:
+    return ReceiveMessage(f"wamid.{n}", Text("x"), origin="echo", outbound=True)
+
+
 def test_memory_is_bounded_and_what_was_forgotten_is_asked_for() -> None:
-    many = [
-        ReceiveMessage(f"wamid.{n}", Text("x"), origin="echo", outbound=True) for n in range(timeline.REMEMBERED + 5)
-    ]
-    state, _ = run(*many)
+    state, _ = run(*(outbound(n) for n in range(timeline.REMEMBERED + 5)))
     assert len(state.messages) == timeline.REMEMBERED
-    assert timeline.wants_recall(state, receipt("read", "wamid.0")) == "wamid.0"
-    assert timeline.wants_recall(state, receipt("read", f"wamid.{timeline.REMEMBERED}")) is None
-    # the customer's own new messages never cost a look-up
-    assert timeline.wants_recall(state, ReceiveMessage("wamid.new", Text("x"))) is None
+    assert state.forgot
+    assert timeline.subject(receipt("read", "wamid.0")) == "wamid.0"
+    assert timeline.subject(outbound(7)) == "wamid.7"
+    assert timeline.subject(ReceiveMessage("wamid.new", Text("x"))) is None  # a customer's message costs no look-up
+    assert not timeline.knows(state, "wamid.0")
+    assert timeline.knows(state, f"wamid.{timeline.REMEMBERED}")
 
     recalled = timeline.recall(state, "wamid.0", timeline.RANK["read"], recorded=True)
+    assert len(recalled.messages) == timeline.REMEMBERED
     [event] = timeline.decide(recalled, receipt("delivered", "wamid.0"), 1)
     assert isinstance(event, ReceiptRecorded)
     assert (event.current, event.waiting) == ("read", False)
@@ -112,7 +116,32 @@ def test_waiting_receipts_are_bounded_too() -> None:
     state, _ = run(*(receipt("sent", f"wamid.{n}") for n in range(timeline.REMEMBERED + 1)))
     assert len(state.waiting) == timeline.REMEMBERED
     assert state.forgot
-    assert timeline.wants_recall(state, ReceiveMessage("wamid.0", Text("x"), origin="echo", outbound=True)) == "wamid.0"
+    for n in range(500):
+        state = timeline.recall(state, f"wamid.r{n}", 10, recorded=bool(n % 2))
+    assert len(state.waiting) == len(state.messages) == timeline.REMEMBERED
+
+
+def test_what_a_turn_is_about_is_not_pushed_out_by_what_it_records() -> None:
+    state, _ = run(outbound(0), receipt("read", "wamid.0"), *(outbound(n) for n in range(1, timeline.REMEMBERED)))
+    assert timeline.is_full(state, 64)
+    kept = timeline.keep(state, ["wamid.0", "wamid.unheard-of"])
+    assert kept.messages == state.messages
+    late, events = run(*(outbound(1000 + n) for n in range(63)), receipt("sent", "wamid.0"), state=kept)
+    assert events[-1] == ReceiptRecorded(64, "wamid.0", "sent", "read")
+    assert late.messages["wamid.0"] == timeline.RANK["read"]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 400)), max_size=300))
+def test_a_state_is_never_changed_by_what_follows(steps: list[tuple[bool, int]]) -> None:
+    state = timeline.INITIAL
+    for is_receipt, number in steps:
+        command = receipt("delivered", f"wamid.{number}") if is_receipt else outbound(number)
+        before = (dict(state.messages), dict(state.waiting), state.forgot)
+        for event in timeline.decide(state, command, 1):
+            after = timeline.evolve(state, event)
+            assert (state.messages, state.waiting, state.forgot) == before
+            state = after
+            before = (dict(state.messages), dict(state.waiting), state.forgot)
 
 
 def test_an_imported_placeholder_is_completed_by_its_media() -> None:
