@@ -39,7 +39,8 @@ def messages(events: Sequence[ConversationEvent]) -> tuple[MessageWrite, ...]:
                     event.message_id,
                     status=timeline.RANK[event.current] if event.current else 0,
                     status_at=event.at,
-                    problems=_encode(event.problems) if event.problems else None,
+                    # A late `failed` that a `delivered` has disproved changes no status, and its problems are not the message's.
+                    problems=_encode(event.problems) if event.problems and event.raw_status == event.current else None,
                 )
             case MessageCompleted():
                 row = MessageWrite(event.message_id, kind=_kind(event.content), content=_encode(event.content))

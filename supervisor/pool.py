@@ -167,7 +167,7 @@ class ActorPool(Generic[K]):
                 cell = self._admit(key)
                 cell.mailbox.put_nowait(envelope)
                 self._cells[key] = cell
-            elif (cell.ending is None or cell.ending is StopReason.PASSIVATED):
+            elif self._accepting and (cell.ending is None or cell.ending is StopReason.PASSIVATED):
                 cell.mailbox.put_nowait(envelope)
             else:
                 raise ActorStopped(f"an actor of {self.name} is stopping")

@@ -369,3 +369,19 @@ async def test_an_item_that_no_database_takes_is_quarantined_and_its_siblings_ar
         assert await rows(made) == {"Mira": ("wamid.1", "wamid.2")}
         [entry] = await made.store.list_quarantine(tenant=TENANT)
         assert (entry.reason, entry.detail) == ("crashed", "NotStorable: a number beyond 64 bits")
+
+
+async def test_the_problems_of_a_disproved_failure_are_not_the_message_s(autojump_clock: MockClock) -> None:
+    async with spine() as made:
+        failed = {**status("wamid.E1", "failed"), "errors": [{"code": 131026, "title": "Undeliverable"}]}
+        for order in (("delivered", "failed"), ("failed", "delivered")):
+            message_id = f"wamid.{order[0]}"
+            await made.post(webhook(change(echoes=[echo(message_id)])))
+            for value in order:
+                receipt = failed if value == "failed" else status(message_id, value)
+                await made.post(webhook(change(statuses=[{**receipt, "id": message_id}])))
+        [row] = await made.store.list_conversations(TENANT)
+        thread = await made.store.list_messages(TENANT, row.id)
+        assert [(message.status, message.problems) for message in thread] == [(30, None), (30, None)]
+        receipts = [event for event in await made.decoded() if isinstance(event, ReceiptRecorded)]
+        assert sum(bool(event.problems) for event in receipts) == 2  # kept all the same

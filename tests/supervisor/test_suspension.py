@@ -1,6 +1,6 @@
 """Turns that wait for a reply without holding a worker; and deadlines kept for many replies by one task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -207,24 +207,47 @@ async def test_a_pool_that_is_cancelled_returns_it(bank: Bank) -> None:
     bank.settle()  # nobody is there; nothing happens
 
 
+class AtClosing(trio.abc.Instrument):
+    """Does something once, between the moment a nursery closes and the next step of its owner."""
+
+    def __init__(self, nursery: trio.Nursery, act: Callable[[], None]) -> None:
+        self.done = False
+        self.error: BaseException | None = None
+        self._nursery = nursery
+        self._act = act
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._nursery._closed and not self.done:
+            self.done = True
+            try:
+                self._act()
+            except BaseException as error:  # what pytest raises is no Exception
+                self.error = error
+
+
 async def test_settling_after_the_nursery_has_closed_does_no_harm(bank: Bank) -> None:
     """Between a pool's last task and its last line others run: whoever settles just then must not hear of it."""
     pool = ActorPool[str]("p", lambda _: Depositor(bank))
     bank.script = ["go on"]  # it would need a worker
+
+    def settle_and_post() -> None:
+        assert pool.statistics().resident == 1, "the pool has not come to forget its actors"
+        bank.settle()
+        with pytest.raises(ActorStopped):
+            pool.ref("a").tell(2)
+
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
         first = pool.ref("a").ask_nowait(1)
         await wait_all_tasks_blocked()
         assert pool._nursery is not None
-        closing = pool._nursery
+        closing = AtClosing(pool._nursery, settle_and_post)
+        trio.lowlevel.add_instrument(closing)
         nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            while not closing._closed:
-                await trio.lowlevel.checkpoint()
-            assert pool.statistics().resident == 1, "the pool has not come to forget its actors"
-            bank.settle()
-            with pytest.raises(ActorStopped):
-                pool.ref("a").tell(2)
+    trio.lowlevel.remove_instrument(closing)
+    assert closing.done
+    if closing.error is not None:
+        raise closing.error
     with pytest.raises(Undelivered):
         first.result()
 

@@ -8,6 +8,7 @@ const PAGE = 50;
 
 const REASONS = {
   undecodable: "Could not be decoded", unrouted: "Belongs to no endpoint", bad_item: "Broken item", crashed: "Crashed its conversation",
+  unstorable: "Could not be stored",
 };
 
 export class QuarantinePanel extends HTMLElement {
