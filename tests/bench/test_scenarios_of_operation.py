@@ -34,6 +34,7 @@ async def figures(name: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_peers() -> None:
     metrics = await figures("peers")
     present = [name for name in (PARLEY, *PEERS) if f"saturation_per_s_{name}" in metrics]
@@ -47,6 +48,7 @@ async def test_peers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_recover() -> None:
     metrics = await figures("recover")
     assert metrics["conversations"] == recover.QUICK_CONVERSATIONS
@@ -58,6 +60,7 @@ async def test_recover() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_growth() -> None:
     metrics = await figures("growth")
     for suffix in (*growth.QUICK_CONVERSATIONS, *(f"{tenants}_tenants" for tenants in growth.QUICK_TENANTS)):
@@ -67,6 +70,7 @@ async def test_growth() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_noisy() -> None:
     metrics = await figures("noisy")
     for state in (noisy.ALONE, *noisy.STATES):
@@ -76,6 +80,7 @@ async def test_noisy() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_soak() -> None:
     metrics = await figures("soak")
     assert metrics["seconds"] == pytest.approx(soak.QUICK_STRETCHES * SETTINGS.seconds, rel=0.2)
@@ -90,6 +95,7 @@ async def serve_once(context: Context) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_profile_writes_a_flame_graph_of_the_gateway(tmp_path: Path) -> None:
     scenario = profiled(
         Scenario("a gateway", {"tenants": SCENARIOS["ingest"].metrics["sent"]}, serve_once), tmp_path / "p.svg"
