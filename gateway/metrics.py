@@ -29,6 +29,7 @@ What is registered where this release wires itself:
 | parley_journal_waiting, _largest_batch | gauge | the journal's mailbox; the largest commit so far |
 | parley_feed_published_total, _delivered_total, _encoded_total | counter | events that passed, were handed to followers, were encoded |
 | parley_feed_watched_tenants, _subscribers, _ring_bytes | gauge | who follows, and what is held for them |
+| parley_pump_writes_total, _left_total | counter | writes to dashboards by the pump; those that a client did not take whole |
 | parley_sessions_…, parley_socketio_…, parley_listener_… | both | realtime sessions, Socket.IO transports, connections and lanes |
 | process_… | | CPU, memory, open files (prometheus-client's own) |
 """
